@@ -1,0 +1,99 @@
+"""depthstream: a stream of pictures in, a stream of depth out.
+
+    import stream
+
+    report = stream.run("clip.mp4", output="depth.mp4", model="starter")
+    for frame, depth in stream.iter_depth("clip.mp4"):
+        ...
+
+Importing this package loads neither torch nor a codec; the first run does.
+"""
+
+from collections.abc import Iterator
+
+from stream.config import Config
+from stream.errors import (
+    ConfigError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    SinkError,
+    SourceError,
+    SourceNotFoundError,
+    StreamError,
+    UsageError,
+)
+from stream.frames import Depth, DepthKind, Frame, SourceInfo
+from stream.metrics import Outcome, Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Depth",
+    "DepthKind",
+    "Frame",
+    "MissingExtraError",
+    "ModelError",
+    "Outcome",
+    "OutputError",
+    "Report",
+    "SinkError",
+    "SourceError",
+    "SourceInfo",
+    "SourceNotFoundError",
+    "StreamError",
+    "UsageError",
+    "iter_depth",
+    "run",
+]
+
+
+def run(source: str | None = None, *, config: Config | None = None, **options: object) -> Report:
+    """Run `source` through a model into files or a preview, as `depthstream run` does.
+
+    Args:
+        source: what the command line takes as SOURCE.
+        config: a whole configuration instead of `source` and `options`.
+        options: named like the command line's, with underscores: `output=`, `model=`, `save=("npy",)`, …
+
+    Returns:
+        What happened, as numbers. Inputs that were skipped are named there; they are no exception.
+
+    Raises:
+        StreamError: what went wrong; see `stream.errors` for the tree.
+        KeyboardInterrupt: Ctrl-C in a file job, after the partial output was kept. A live source just ends.
+    """
+    from stream.pipeline import run_config
+
+    report = run_config(_config(source, config, options))
+    if report.outcome is Outcome.INTERRUPTED:
+        raise KeyboardInterrupt
+    return report
+
+
+def iter_depth(
+    source: str | None = None, *, config: Config | None = None, **options: object
+) -> Iterator[tuple[Frame, Depth]]:
+    """Yield each frame with its depth, in order; closing the generator stops every thread.
+
+    Args:
+        source, config, options: as for `run`; output options have no effect.
+
+    Raises:
+        StreamError: what went wrong; inputs that cannot be read are skipped, as in `run`.
+    """
+    from stream.pipeline import iter_config
+
+    return iter_config(_config(source, config, options))
+
+
+def _config(source: str | None, config: Config | None, options: dict[str, object]) -> Config:
+    from stream.config import from_options
+
+    if config is not None:
+        if source is not None or options:
+            raise ConfigError("give either config= or a source with options, not both")
+        return config
+    return from_options(source, options)

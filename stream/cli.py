@@ -1,0 +1,302 @@
+"""The command line.
+
+Invariant: this module imports nothing heavy, so `depthstream --help` is instant; stderr is for people (one line
+an error), stdout for programs (`--json`).
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+
+from stream import __version__
+from stream.errors import ConfigError, StreamError
+
+app = typer.Typer(
+    name="depthstream",
+    help="Depth from a camera, a video or a pile of photos.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        help="Camera (0, cam:1), video, picture, folder, glob, .txt list, URL (rtsp, http, udp, tcp, hls) or "
+        "pattern:NAME.",
+        show_default=False,
+    ),
+]
+
+
+def _option(names: str, help_text: str) -> Any:
+    return typer.Option(*names.split(), help=help_text, show_default=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"depthstream {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    source: Source = None,
+    output: Annotated[str | None, _option("-o --output", "Video, picture or folder to write.")] = None,
+    model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
+    weights: Annotated[str | None, _option("--weights", "Checkpoint file to use.")] = None,
+    config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
+    set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
+    layout: Annotated[str | None, _option("--layout", "side, depth or overlay.")] = None,
+    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, gray, …")] = None,
+    alpha: Annotated[float | None, _option("--alpha", "Strength of the depth colours in the overlay, 0 to 1.")] = None,
+    range_: Annotated[str | None, _option("--range", "frame, ema or LO:HI.")] = None,
+    save: Annotated[str | None, _option("--save", "Depth files besides: npy, png16, pfm, exr; comma-separated.")] = None,
+    picture: Annotated[str | None, _option("--picture", "Format of pictures in a folder: png, jpg, webp, none.")] = None,
+    preview: Annotated[bool | None, _option("--preview/--no-preview", "Show a window while running.")] = None,
+    codec: Annotated[str | None, _option("--codec", "Video encoder, such as libx264, libx265, libsvtav1.")] = None,
+    crf: Annotated[int | None, _option("--crf", "Video quality, smaller is better.")] = None,
+    preset: Annotated[str | None, _option("--preset", "Encoder preset, such as veryfast or slow.")] = None,
+    audio: Annotated[bool | None, _option("--audio/--no-audio", "Keep the source's audio (default).")] = None,
+    device: Annotated[str | None, _option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, _option("--precision", "auto, fp32, bf16 or fp16.")] = None,
+    backend: Annotated[str | None, _option("--backend", "auto or torch.")] = None,
+    batch: Annotated[int | None, _option("--batch", "Frames per forward pass.")] = None,
+    threads: Annotated[int | None, _option("--threads", "CPU threads of the model.")] = None,
+    input_size: Annotated[int | None, _option("--input-size", "Inference size in pixels.")] = None,
+    square: Annotated[bool | None, _option("--square", "Squeeze pictures to a square network input.")] = None,
+    fps: Annotated[float | None, _option("--fps", "Pictures per second when stills become a video.")] = None,
+    start: Annotated[str | None, _option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
+    end: Annotated[str | None, _option("--end", "End of the part of a video.")] = None,
+    max_frames: Annotated[int | None, _option("--max-frames", "Stop after this many frames.")] = None,
+    recursive: Annotated[bool | None, _option("--recursive", "Read the folders below a folder too.")] = None,
+    live: Annotated[bool | None, _option("--live/--no-live", "Treat a URL as live, or as a file.")] = None,
+    camera_size: Annotated[str | None, _option("--camera-size", "Ask the camera for WIDTHxHEIGHT.")] = None,
+    camera_fps: Annotated[float | None, _option("--camera-fps", "Ask the camera for this rate.")] = None,
+    camera_fourcc: Annotated[str | None, _option("--camera-fourcc", "Ask the camera for a codec, such as MJPG.")] = None,
+    open_timeout_s: Annotated[float | None, _option("--open-timeout-s", "Seconds to open a URL.")] = None,
+    read_timeout_s: Annotated[float | None, _option("--read-timeout-s", "Seconds to wait for data.")] = None,
+    max_pixels: Annotated[int | None, _option("--max-pixels", "Skip pictures with more pixels.")] = None,
+    report: Annotated[str | None, _option("--report", "Write the run's numbers to this JSON file.")] = None,
+    overwrite: Annotated[bool | None, _option("--overwrite", "Replace what exists.")] = None,
+    quiet: Annotated[bool | None, _option("--quiet -q", "Nothing on stderr but errors.")] = None,
+    print_config: Annotated[bool, _option("--print-config", "Print the resolved config as YAML, and stop.")] = False,
+    json_: Annotated[bool, _option("--json", "Print the report on stdout.")] = False,
+    debug: Annotated[bool, _option("--debug", "Show tracebacks.")] = False,  # noqa: ARG001  read in `main`
+) -> None:
+    """Turn SOURCE into depth: a video, pictures, depth files or a preview.
+
+    Without -o: a camera is previewed; video X becomes X_depth.mp4, picture X X_depth.png, folder X X_depth/, all in
+    the current folder. Settings come from --config, then --set, then options. Exit codes: 0 done, 1 failed,
+    2 bad usage, 3 done but inputs were skipped, 130 interrupted.
+    """
+    from stream import config as configs
+
+    base = configs.load(config) if config is not None else {}
+    configs.apply_assignments(base, set_ or [])
+    options: dict[str, object] = {
+        "output": output,
+        "model": model,
+        "weights": weights,
+        "layout": layout,
+        "colormap": colormap,
+        "alpha": alpha,
+        "range": range_,
+        "save": save,
+        "picture": picture,
+        "preview": None if preview is None else "window" if preview else "off",
+        "codec": codec,
+        "crf": crf,
+        "preset": preset,
+        "audio": audio,
+        "device": device,
+        "precision": precision,
+        "backend": backend,
+        "batch": batch,
+        "threads": threads,
+        "input_size": input_size,
+        "square": square,
+        "fps": fps,
+        "start": start,
+        "end": end,
+        "max_frames": max_frames,
+        "recursive": recursive,
+        "live": None if live is None else "live" if live else "file",
+        "camera_size": camera_size,
+        "camera_fps": camera_fps,
+        "camera_fourcc": camera_fourcc,
+        "open_timeout_s": open_timeout_s,
+        "read_timeout_s": read_timeout_s,
+        "max_pixels": max_pixels,
+        "report": report,
+        "overwrite": overwrite,
+        "quiet": quiet,
+    }
+    resolved = configs.from_options(source, options, base=base)
+    if print_config:
+        print(configs.to_yaml(resolved), end="")
+        return
+    if resolved.source is None:
+        raise ConfigError("no SOURCE given", hint="try `depthstream run 0` for the camera, or `depthstream demo`")
+    _run_and_tell(resolved, as_json=json_)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, _option("-o --output", "Video to write; default ./demo_depth.mp4.")] = Path("demo_depth.mp4"),
+    model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
+    quiet: Annotated[bool, _option("--quiet -q", "Nothing on stderr but errors.")] = False,
+) -> None:
+    """Run the main job on a short clip that comes with the package; replaces the result of an earlier demo."""
+    from importlib.resources import as_file, files
+
+    from stream import config as configs
+
+    with as_file(files("stream") / "data" / "demo.mp4") as clip:
+        options: dict[str, object] = {"output": output, "model": model, "layout": "side", "overwrite": True}
+        _run_and_tell(configs.from_options(str(clip), {**options, "quiet": quiet or None}))
+
+
+def _run_and_tell(config: Any, *, as_json: bool = False) -> None:
+    """Run with a progress display; summary on stderr, report on stdout if wanted; exits with the run's code."""
+    from stream.pipeline import run_config
+    from stream.progress import ProgressDisplay
+
+    with ProgressDisplay(quiet=config.output.quiet) as display:
+        if config.model.name is None:
+            display.say(default_model_line())
+        report = run_config(config, on_progress=display, on_note=lambda note: display.say(f"note: {note}"))
+        for item in report.skipped:
+            display.say(f"skipped {item['name']}: {item['reason']}")
+        for warning in report.warnings:
+            display.say(f"warning: {warning}")
+        display.say(summary(report))
+    if as_json:
+        print(json.dumps(report.to_dict(), ensure_ascii=False))
+    raise typer.Exit(report.exit_code)
+
+
+def default_model_line() -> str:
+    """Says that the built-in model is used, and what would be better."""
+    from stream.models import catalog
+
+    line = "model: starter, built in and small"
+    better = [spec.name for spec in catalog.MODELS if spec.recommended]
+    return f"{line}; better depth: -m {' or -m '.join(better)}" if better else line
+
+
+def summary(report: Any) -> str:
+    """One line for people: what was done, how fast, and where it lies."""
+    verb = {"interrupted": "interrupted after", "done": "done:", "done_with_skips": "done:"}[report.outcome.value]
+    parts = [f"{verb} {report.written} frame{'s' if report.written != 1 else ''}"]
+    if report.fps is not None:
+        parts.append(f"{report.fps:.1f} fps")
+    for cause, count in report.dropped.items():
+        parts.append(f"{count} dropped ({cause.replace('_', ' ')})")
+    if report.skipped:
+        parts.append(f"{len(report.skipped)} skipped")
+    if report.abandoned:
+        parts.append(f"stuck and abandoned: {', '.join(report.abandoned)}")
+    line = " · ".join(parts)
+    return f"{line} → {', '.join(report.outputs)}" if report.outputs else line
+
+
+@app.command()
+def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False) -> None:
+    """List the models: size, licence, what they are good for."""
+    from stream.models import catalog
+
+    rows = [spec.describe() for spec in catalog.MODELS]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "million\nparameters", "licence", "output", "input", "what it is", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("name", "parameters_m", "licence", "output", "input_size", "summary")))
+    Console().print(table)
+
+
+@app.command()
+def probe(
+    source: Annotated[str, typer.Argument(help="As for `run`.")],
+    as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False,
+) -> None:
+    """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
+    from stream.config import from_options
+    from stream.pipeline import open_config_source
+
+    opened = open_config_source(from_options(source, {}))
+    try:
+        info = opened.info
+        height, width = info.size
+        rate = None if info.rate is None else float(info.rate)
+        facts = {
+            "source": info.name,
+            "kind": info.kind.value,
+            "live": info.is_live,
+            "width": width,
+            "height": height,
+            "fps": rate,
+            "time_base": str(info.time_base),
+            "frames": info.frame_count,
+            "duration_s": info.frame_count / rate if info.frame_count and rate and not info.names else None,
+            "audio": info.audio is not None,
+            "ignored_files": opened.log.ignored,
+            "notes": list(info.notes),
+        }
+    finally:
+        opened.close()
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    for key, value in facts.items():
+        if value not in (None, [], 0) or value is False:
+            print(f"{key:>14}  {'; '.join(value) if isinstance(value, list) else value}")
+
+
+def main() -> NoReturn:
+    """Entry point: every error becomes one line on stderr and the right exit code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run a command line and return its exit code: 0, 1, 2, 3 or 130."""
+    debug = "--debug" in arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+    except StreamError as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), error.exit_code, debug=debug)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130, debug=debug)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing can be said
+        return 1
+    except Exception as error:  # noqa: BLE001  the last boundary: a defect of ours, told in one line
+        hint = "" if debug else "; --debug shows where, and the bug tracker would like to know"
+        return _fail(f"{type(error).__name__}: {' '.join(str(error).split())}{hint}", 1, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(line: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"depthstream: {line}", file=sys.stderr)
+    return code
+
+

@@ -1,0 +1,201 @@
+"""Counters, rates, latency percentiles and the final `Report`; stdlib only, clock injected.
+
+Invariant: memory does not grow with the number of frames, and on a clean end
+`captured == written + Σ dropped + Σ skipped`.
+"""
+
+import json
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+_BUCKETS_PER_DECADE = 116
+"""Ratio of neighbouring latency buckets: 10^(1/116) ≈ 1.02, so a percentile is right within 1 %."""
+
+
+class LatencyHistogram:
+    """Percentiles of durations in bounded memory: counts in logarithmic buckets, 1 µs to 10⁴ s."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._total = 0
+
+    def add(self, seconds: float) -> None:
+        """Record one duration."""
+        bounded = min(max(seconds, 1e-6), 1e4)
+        self._counts[round(math.log10(bounded) * _BUCKETS_PER_DECADE)] += 1
+        self._total += 1
+
+    def percentile(self, percent: float) -> float | None:
+        """Seconds not exceeded by `percent` % of the durations (to 1 %), None if there are none."""
+        wanted = max(1, math.ceil(self._total * percent / 100))
+        seen = 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= wanted:
+                return float(10 ** (bucket / _BUCKETS_PER_DECADE))
+        return None
+
+
+class Rate:
+    """Events per second over the last `window_s` seconds, for display."""
+
+    def __init__(self, clock: Callable[[], float], window_s: float = 2.0) -> None:
+        self._clock, self._window_s = clock, window_s
+        self._start, self._count = clock(), 0
+        self._last = 0.0
+
+    def tick(self) -> None:
+        """Count one event."""
+        self._count += 1
+        elapsed = self._clock() - self._start
+        if elapsed >= self._window_s:
+            self._last, self._start, self._count = self._count / elapsed, self._clock(), 0
+
+    @property
+    def per_s(self) -> float:
+        """Of the last full window; of the running one before the first is full."""
+        elapsed = self._clock() - self._start
+        return self._last or (self._count / elapsed if elapsed > 0 else 0.0)
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    DONE = "done"
+    DONE_WITH_SKIPS = "done_with_skips"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 or 130, see the command-line contract."""
+        return {Outcome.DONE: 0, Outcome.DONE_WITH_SKIPS: 3, Outcome.INTERRUPTED: 130}[self]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """Seconds a stage computed, and seconds it waited for its neighbours."""
+
+    busy_s: float
+    waiting_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What happened in a run, as numbers.
+
+    Attributes:
+        captured: items attempted, undecodable ones included.
+        inferred: frames that went through the model.
+        written: frames that every lossless sink accepted.
+        shown, not_shown: frames a preview showed, and those it skipped.
+        dropped: frames lost on purpose, by cause (live sources; an interrupted run).
+        skipped: inputs that could not be used: name and reason.
+        fps: written per second, from the first frame captured to the last written.
+        latency_p50_s, latency_p95_s: from capture to written or shown.
+        stages: seconds busy and waiting of capture, inference and output.
+        peak_memory_bytes: highest resident size of the process, None where the system does not tell.
+        duration_s: wall time of the whole run, model loading included.
+        outputs: final (or partial, if interrupted) paths.
+        abandoned: threads that would not stop (stuck in a driver or network call).
+    """
+
+    outcome: Outcome
+    source: str
+    model: str
+    weights_sha256: str
+    device: str
+    precision: str
+    captured: int
+    inferred: int
+    written: int
+    shown: int
+    not_shown: int
+    dropped: dict[str, int]
+    skipped: list[dict[str, str]]
+    warnings: list[str]
+    notes: list[str]
+    counters: dict[str, int]
+    fps: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    stages: dict[str, StageTime]
+    peak_memory_bytes: int | None
+    duration_s: float
+    outputs: list[str]
+    abandoned: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """See `Outcome.exit_code`."""
+        return self.outcome.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {"exit_code": self.exit_code, **asdict(self)}
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, in one move."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+@dataclass(kw_only=True)
+class Metrics:
+    """Live numbers of a run. Each counter has one writing thread except `dropped`, which is locked."""
+
+    clock: Callable[[], float] = time.monotonic
+    delivered: int = 0
+    """Frames the source yielded."""
+    inferred: int = 0
+    written: int = 0
+    shown: int = 0
+    not_shown: int = 0
+    first_capture_s: float | None = None
+    last_output_s: float | None = None
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    dropped: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.output_rate = Rate(self.clock)
+
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Count frames lost on purpose; thread-safe."""
+        with self._lock:
+            self.dropped[cause] += count
+
+    def output(self, captured_at: float) -> None:
+        """Record that a frame captured at `captured_at` has left the pipeline."""
+        now = self.clock()
+        self.last_output_s = now
+        self.latency.add(now - captured_at)
+        self.output_rate.tick()
+
+    @property
+    def fps(self) -> float | None:
+        """Written frames per second from first capture to last output, None before two frames."""
+        if self.first_capture_s is None or self.last_output_s is None or self.written < 2:
+            return None
+        elapsed = self.last_output_s - self.first_capture_s
+        return self.written / elapsed if elapsed > 0 else None
+
+
+def peak_memory_bytes() -> int | None:
+    """Highest resident set size of this process so far; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): bytes on macOS, KiB on Linux

@@ -1,0 +1,111 @@
+"""The data types of the model catalog: everything that tells one checkpoint from another; no torch.
+
+Invariant: a new checkpoint of a known architecture is one `ModelSpec`, never an `elif`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stream.frames import DepthKind
+
+
+class Fit(StrEnum):
+    """How the network input size follows from the picture and the inference size N (MiDaS' names)."""
+
+    AREA = "area"
+    """Width × height ≈ N × N·4/3, so N is the height of a 4:3 picture (`starter`)."""
+    UPPER_BOUND = "upper_bound"
+    """The picture fits inside the box (MiDaS)."""
+    LOWER_BOUND = "lower_bound"
+    """The shorter side is N (Depth Anything)."""
+    MINIMAL = "minimal"
+    """Scale as little as possible (DPT)."""
+
+
+class Resample(StrEnum):
+    """How a picture or a depth map is resized."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+    BILINEAR_ANTIALIAS = "bilinear_antialias"
+    BILINEAR_CORNERS = "bilinear_align_corners"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputPolicy:
+    """Network input size and normalisation.
+
+    Attributes:
+        size_hw: default inference size (height, width) in pixels.
+        multiple_of: both sides of the network input are a multiple of this.
+        fit: how the aspect is reconciled with `size_hw`.
+        keep_aspect: False squeezes every picture to `size_hw`.
+        resample: how the picture is resized to it.
+        mean, std: per channel, RGB, for values in [0, 1].
+        fixed_size: True where the architecture takes `size_hw` alone.
+    """
+
+    size_hw: tuple[int, int]
+    multiple_of: int
+    fit: Fit
+    resample: Resample
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    keep_aspect: bool = True
+    fixed_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        file: the official file name.
+        url: where it is published, None where it is shipped in the package or not published.
+        sha256: hex digest, None where none is known.
+        packaged: True if the file is shipped in `stream/data`.
+        ignored_keys: keys (fnmatch patterns) of structural buffers that a file may hold and the model does not need.
+    """
+
+    file: str
+    url: str | None = None
+    sha256: str | None = None
+    packaged: bool = False
+    ignored_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One checkpoint of the catalog.
+
+    Attributes:
+        name: as typed after `-m`; aliases are other unmistakable names for it.
+        architecture: key of the builder in `registry`; `options` are its keyword arguments.
+        input: see `InputPolicy`.
+        output: the meaning of what the network returns.
+        max_depth_m: scale of the metric head, None for relative models.
+        upsample: how the network output becomes picture-sized.
+        weights: see `WeightsFile`.
+        precisions: precisions that are safe, best-known first; "fp32" always among them.
+        fp32_modules: dotted module-name prefixes kept in fp32 when weights are cast to half precision.
+        parameters_m: millions of trainable parameters.
+        licence: SPDX identifier of the weights.
+        source: paper or official repository.
+        summary: one line for people: what it is good for and what it is not.
+    """
+
+    name: str
+    architecture: str
+    input: InputPolicy
+    output: DepthKind
+    upsample: Resample
+    weights: WeightsFile
+    parameters_m: float
+    licence: str
+    source: str
+    summary: str
+    options: tuple[tuple[str, object], ...] = ()
+    aliases: tuple[str, ...] = ()
+    max_depth_m: float | None = None
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    fp32_modules: tuple[str, ...] = ()

@@ -1,0 +1,218 @@
+"""From a config and an opened source to the renderer and the sinks: default names, and what is refused before any work.
+
+Invariant: when `plan_outputs` returns, nothing that exists will be replaced unasked and the estimated size fits the disk.
+"""
+
+import glob
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from stream.config import Config
+from stream.errors import ConfigError, OutputError
+from stream.frames import DepthKind, SourceInfo, SourceKind
+from stream.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from stream.render.renderer import Renderer
+
+
+class OutputKind(StrEnum):
+    """What OUT is, by its suffix."""
+
+    VIDEO = "video"
+    PICTURE = "picture"
+    FOLDER = "folder"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPlan:
+    """What a run writes and shows.
+
+    Attributes:
+        path: OUT, None for a preview only.
+        kind: see `OutputKind`.
+        depth_path: folder (or OUT's own, for one picture) of the `--save` files, None without them.
+        preview: show a window.
+        notes: said once.
+    """
+
+    info: SourceInfo
+    path: Path | None
+    kind: OutputKind
+    depth_path: Path | None
+    preview: bool
+    notes: tuple[str, ...] = ()
+
+
+def output_kind(path: Path) -> OutputKind:
+    """What a path asks for: video and picture suffixes mean those, everything else a folder."""
+    from stream.sinks import images
+    from stream.sinks.video import VIDEO_SUFFIXES
+
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return OutputKind.FOLDER
+    if suffix in VIDEO_SUFFIXES:
+        return OutputKind.VIDEO
+    if suffix in images.SUFFIXES:
+        return OutputKind.PICTURE
+    return OutputKind.FOLDER
+
+
+def default_output(info: SourceInfo) -> Path | None:
+    """Where results go if OUT is not given: None (a preview) for live sources, else a name in the current folder."""
+    if info.is_live:
+        return None
+    if info.kind is SourceKind.STILLS:
+        source = Path(info.name)
+        if source.is_dir():
+            return Path(f"{source.resolve().name}_depth")
+        if glob.has_magic(info.name) or source.suffix.lower() == ".txt":
+            return Path("depth_out")
+        return Path(f"{source.stem}_depth.png")
+    stem = Path(urlsplit(info.name).path).stem if info.kind is SourceKind.NETWORK else Path(info.name).stem
+    return Path(f"{(stem or 'stream').replace(':', '_')}_depth.mp4")
+
+
+def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
+    """Decide and check everything that will be written.
+
+    Raises:
+        OutputError: an output exists, is the input, cannot be written or will not fit.
+        ConfigError: options that contradict each other or the source.
+    """
+    from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
+    from stream.sinks.naming import check_output
+
+    output = config.output
+    path = output.path or default_output(info)
+    kind = OutputKind.NONE if path is None else output_kind(path)
+    stills = info.kind is SourceKind.STILLS
+    if kind is OutputKind.PICTURE and not (stills and len(info.names) == 1) and config.capture.max_frames != 1:
+        raise OutputError(
+            "one picture cannot hold many frames", where=str(path), hint="name a video (.mp4) or a folder for OUT"
+        )
+    if stills and kind is OutputKind.VIDEO and config.capture.fps is None and len(info.names) > 1:
+        raise ConfigError("stills have no frame rate of their own", where="--fps", hint="add --fps 24, say")
+    if stills and kind is not OutputKind.VIDEO and config.capture.fps is not None:
+        raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
+    depth_path = _depth_path(path, kind, info) if output.save else None
+    preview = output.preview == "window" or (output.preview == "auto" and info.is_live and output.path is None)
+    if kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
+        raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
+    if path is None and not preview and depth_path is None:
+        raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
+    inputs = _inputs(info)
+    for target in dict.fromkeys(p for p in (path, depth_path) if p is not None):
+        if target == depth_path and kind is OutputKind.PICTURE:
+            continue  # files beside the picture, checked below
+        check_output(target, overwrite=output.overwrite, inputs=inputs)
+    if depth_path is not None and kind is OutputKind.PICTURE:
+        for name in info.names:
+            for suffix in (FILE_SUFFIX[DepthFormat(save)] for save in output.save):
+                check_output(depth_path / f"{Path(name).stem}{suffix}", overwrite=output.overwrite, inputs=inputs)
+    _check_space(config, info, path, kind, depth_path)
+    return OutputPlan(info=info, path=path, kind=kind, depth_path=depth_path, preview=preview)
+
+
+def _inputs(info: SourceInfo) -> list[Path]:
+    if info.kind not in (SourceKind.STILLS, SourceKind.VIDEO):
+        return []
+    source = Path(info.name)
+    if source.is_dir():
+        return [source]
+    if glob.has_magic(info.name) and not source.exists():
+        return [Path(match) for match in glob.glob(info.name, recursive=True)]
+    return [source]
+
+
+def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
+    if path is None:
+        return Path(f"{info.name.replace(':', '_').replace('/', '_')}_depth")
+    if kind is OutputKind.VIDEO:
+        return path.with_name(f"{path.stem}_depth")
+    return path.parent if kind is OutputKind.PICTURE else path
+
+
+def _check_space(config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth: Path | None) -> None:
+    from stream.sinks.naming import check_free_space, estimated_bytes
+
+    count = info.frame_count
+    if count is None:
+        return
+    count = min(count, config.capture.max_frames or count)
+    formats: list[str] = list(config.output.save)
+    if kind is OutputKind.FOLDER and config.output.picture != "none":
+        formats.append(config.output.picture)
+    folder = depth or path
+    if formats and folder is not None:
+        needed = sum(estimated_bytes(name, info.size, count) for name in formats)
+        check_free_space(folder, needed, f"{count} × {' + '.join(formats)}")
+
+
+def build_renderer(config: Config, plan: OutputPlan, output: DepthKind) -> "Renderer":
+    """The renderer for this run.
+
+    Args:
+        output: what the model's values mean.
+
+    Raises:
+        UsageError: unknown colormap, or a range that is none.
+    """
+    from stream.render.layout import Layout
+    from stream.render.range import parse_range
+    from stream.render.renderer import Renderer
+
+    stills = plan.info.kind is SourceKind.STILLS
+    only_preview = plan.preview and plan.path is None
+    return Renderer(
+        layout=Layout(config.render.layout or ("side" if only_preview else "depth")),
+        colormap=config.render.colormap,
+        range_policy=parse_range(config.render.range or ("frame" if stills else "ema"), kind=output),
+        alpha=config.render.alpha,
+    )
+
+
+def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
+    """The sinks for this run, not yet open.
+
+    Raises:
+        StreamError: an option a sink does not take.
+    """
+    output, sinks = config.output, list[Sink]()
+    names = plan.info.names
+    if plan.kind is OutputKind.VIDEO and plan.path is not None:
+        from stream.sinks.video import AudioPolicy, VideoSink
+
+        sinks.append(
+            VideoSink(
+                plan.path,
+                codec=output.codec,
+                crf=output.crf,
+                preset=output.preset,
+                audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
+                overwrite=output.overwrite,
+                fragmented=plan.info.is_live,
+            )
+        )
+    elif plan.path is not None and (plan.kind is OutputKind.PICTURE or output.picture != "none"):
+        from stream.sinks.images import ImageSink
+
+        picture = "png" if output.picture == "none" else output.picture
+        sinks.append(ImageSink(plan.path, format=picture, overwrite=output.overwrite, names=names))
+    if plan.depth_path is not None:
+        from stream.sinks.depthfiles import DepthFileSink, DepthFormat
+
+        for name in output.save:
+            sinks.append(
+                DepthFileSink(plan.depth_path, format=DepthFormat(name), overwrite=output.overwrite, names=names)
+            )
+    if plan.preview:
+        from stream.sinks.window import WindowSink
+
+        sinks.append(WindowSink())
+    return sinks

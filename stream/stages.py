@@ -1,0 +1,165 @@
+"""The capture and inference threads, and how they start, stop and fail together.
+
+    capture thread ──frames──▶ inference thread ──results──▶ the caller
+
+Invariant: the first exception wins; it aborts both channels, so no stage waits for one that is gone, and it is
+what the caller gets.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from stream.capture.base import Skipped, Source
+from stream.channel import Channel, Closed, Full
+from stream.frames import Depth, Frame
+from stream.metrics import Metrics, StageTime
+
+Result = tuple[Frame, Depth]
+
+JOIN_DEADLINE_S = 2.0
+"""How long a stage may take to notice that it should stop before it is abandoned (capture) or waited for (inference)."""
+
+
+class Inference(Protocol):
+    """Turns a channel of frames into results in the same order; `close` releases the model."""
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]: ...
+
+    def close(self) -> None: ...
+
+
+class Stages:
+    """Runs `source` and `inference` in threads; results are read with `get`.
+
+    Args:
+        source: read by the capture thread, which also closes it.
+        inference: used and closed by the inference thread.
+        metrics: counters to keep.
+        queue: capacity of both channels for lossless sources; live sources always use 1, newest wins.
+    """
+
+    def __init__(self, source: Source, inference: Inference, metrics: Metrics, *, queue: int) -> None:
+        live = source.info.is_live
+        policy, capacity = (Full.REPLACE_OLDEST, 1) if live else (Full.BLOCK, queue)
+        self.source, self.inference, self.metrics = source, inference, metrics
+        self.frames: Channel[Frame] = Channel(capacity, policy)
+        self.results: Channel[Result] = Channel(capacity, policy)
+        self.refused: list[Skipped] = []
+        """Frames the model cannot take."""
+        self.abandoned: list[str] = []
+        self._stop = threading.Event()
+        self._busy_s: dict[str, float] = {}
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._threads = [
+            # A reader can be stuck in a driver or network call that Python cannot wake: a daemon may be abandoned.
+            threading.Thread(target=self._guard, args=("capture", self._capture), name="depthstream-capture", daemon=True),
+            threading.Thread(target=self._guard, args=("inference", self._infer), name="depthstream-inference", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def get(self, timeout_s: float) -> Result:
+        """The next result.
+
+        Raises:
+            TimeoutError: none within `timeout_s`.
+            Closed: the source has ended and everything was delivered.
+            BaseException: what a stage failed with.
+        """
+        return self.results.get(timeout_s)
+
+    def stop(self) -> None:
+        """End early: read nothing more, infer nothing that still waits; what is inferred is still delivered."""
+        self._stop.set()
+        self.source.interrupt()
+        self.frames.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Bring every stage down because of `error`; the first call wins."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = error
+            error = self._failure
+        self._stop.set()
+        self.frames.abort(error)
+        self.results.abort(error)
+        self.source.interrupt()
+
+    def close(self) -> None:
+        """End everything and wait for both threads, abandoning a reader that does not come back. Idempotent."""
+        capture, inference = self._threads
+        if capture.ident is None:
+            self.source.close()
+            self.inference.close()
+            return
+        self.stop()
+        self.results.close()
+        for thread, patience_s in ((inference, None), (capture, JOIN_DEADLINE_S)):
+            deadline = None if patience_s is None else time.monotonic() + patience_s
+            while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+                thread.join(0.1)
+            if thread.is_alive() and thread.name not in self.abandoned:
+                self.abandoned.append(thread.name)
+
+    @property
+    def stopped_early(self) -> bool:
+        """True after `stop` or `fail`."""
+        return self._stop.is_set()
+
+    def times(self) -> dict[str, StageTime]:
+        """Seconds each thread was busy and waited, up to now."""
+        waiting = {
+            "capture": self.frames.put_wait_s,
+            "inference": self.frames.get_wait_s + self.results.put_wait_s,
+        }
+        return {
+            name: StageTime(busy_s=max(0.0, self._busy_s.get(name, 0.0) - wait_s), waiting_s=wait_s)
+            for name, wait_s in waiting.items()
+        }
+
+    def _guard(self, name: str, work: Callable[[], None]) -> None:
+        start = self.metrics.clock()
+        try:
+            work()
+        except Closed:
+            pass  # the channel was closed by `stop`: nothing more to do here
+        except BaseException as error:  # noqa: BLE001  handed to the caller, who re-raises it
+            self.fail(error)
+        finally:
+            self._busy_s[name] = self.metrics.clock() - start
+
+    def _capture(self) -> None:
+        metrics = self.metrics
+        try:
+            for frame in self.source:
+                if metrics.first_capture_s is None:
+                    metrics.first_capture_s = metrics.clock()
+                metrics.delivered += 1
+                if self.frames.put(frame) is not None:
+                    metrics.drop("model_busy")
+                if self._stop.is_set():
+                    break
+        finally:
+            self.source.close()
+        self.frames.close()
+
+    def _infer(self) -> None:
+        try:
+            for result in self.inference.stream(self.frames, self._refuse):
+                self.metrics.inferred += 1
+                if self.results.put(result) is not None:
+                    self.metrics.drop("output_busy")
+                if self._stop.is_set():
+                    break
+        finally:
+            self.inference.close()
+        self.results.close()
+
+    def _refuse(self, frame: Frame, reason: str) -> None:
+        self.refused.append(Skipped(name=frame.name or f"frame {frame.index}", reason=reason))

@@ -1,0 +1,84 @@
+"""The borders of the house: who may import whom, and that the light parts stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "stream"
+MODULES = sorted(ROOT.rglob("*.py"))
+STAGES = {"capture", "models", "infer", "render", "sinks"}
+
+
+def imports(path: Path, *, lazy: bool = True) -> set[str]:
+    """Modules imported by a file; `lazy=False` leaves out imports inside functions and `TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text())
+    body = list(ast.walk(tree)) if lazy else tree.body
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_stages_do_not_import_one_another(path: Path) -> None:
+    here = room(path)
+    if here not in STAGES:
+        return
+    allowed = {here} | ({"models"} if here == "infer" else set())
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("stream.")}
+    assert used & STAGES <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_torch_only_in_models_and_infer_and_av_only_through_the_door(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path)}
+    if room(path) not in ("models", "infer"):
+        assert not roots & {"torch", "timm"}
+    if path.name != "media.py":
+        assert not roots & {"av", "cv2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("errors.py", set()),
+        ("channel.py", set()),
+        ("metrics.py", set()),
+        ("frames.py", {"numpy"}),
+    ],
+)
+def test_the_foundation_rests_on_little(name: str, allowed: set[str]) -> None:
+    roots = {module.split(".")[0] for module in imports(ROOT / name)}
+    assert roots - set(sys.stdlib_module_names) <= allowed
+
+
+def test_only_the_pipeline_and_its_planner_import_stages_together() -> None:
+    for path in MODULES:
+        if room(path) == "" and path.name not in ("pipeline.py", "outputs.py"):
+            used = {name.split(".")[1] for name in imports(path) if name.startswith("stream.")} & STAGES
+            assert len(used) <= 1, path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import stream",
+        "from stream.cli import invoke; assert invoke(['--help']) == 0",
+        "from stream.cli import invoke; assert invoke(['run', '--help']) == 0",
+        "from stream.cli import invoke; assert invoke(['models', '--json']) == 0",
+    ],
+)
+def test_help_and_import_load_nothing_heavy(code: str) -> None:
+    check = "import sys; heavy = {'torch', 'timm', 'av', 'cv2'} & set(sys.modules); assert not heavy, heavy"
+    subprocess.run([sys.executable, "-c", f"{code}\n{check}"], check=True, stdout=subprocess.DEVNULL)
