@@ -91,6 +91,7 @@ class ModelSpec:
         parameters_m: millions of trainable parameters.
         licence: SPDX identifier of the weights.
         source: paper or official repository.
+        recommended: named to people who use the default.
         summary: one line for people: what it is good for and what it is not.
     """
 
@@ -109,3 +110,24 @@ class ModelSpec:
     max_depth_m: float | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
     fp32_modules: tuple[str, ...] = ()
+    recommended: bool = False
+
+    def describe(self) -> dict[str, object]:
+        """What people and programs want to know, as plain values."""
+        height, width = self.input.size_hw
+        return {
+            "name": self.name,
+            "aliases": list(self.aliases),
+            "parameters_m": self.parameters_m,
+            "licence": self.licence,
+            "output": self.output.value,
+            "max_depth_m": self.max_depth_m,
+            "input_size": f"{width}×{height}",
+            "multiple_of": self.input.multiple_of,
+            "keep_aspect": self.input.keep_aspect,
+            "file": self.weights.file,
+            "url": self.weights.url,
+            "packaged": self.weights.packaged,
+            "source": self.source,
+            "summary": self.summary,
+        }

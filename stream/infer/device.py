@@ -1,0 +1,65 @@
+"""Which device and number format to compute on.
+
+Invariant: `auto` always resolves to something that works; anything named is used or refused, never replaced.
+"""
+
+import torch
+
+from stream.errors import UsageError
+from stream.models.spec import ModelSpec
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(text: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` → a device that is there.
+
+    Raises:
+        UsageError: it is none of these, or not available.
+    """
+    if text == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = text.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+        raise UsageError(f"unknown device {text!r}", where="--device", allowed="auto, cpu, cuda, cuda:N, mps")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            what = f"this machine has {count} CUDA device{'s' if count != 1 else ''}"
+            raise UsageError(f"{text}: {what}", where="--device", hint="use --device auto or cpu")
+        return torch.device("cuda", int(number) if number else torch.cuda.current_device())
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("mps is not available here", where="--device", hint="use --device auto or cpu")
+    return torch.device(kind)
+
+
+def resolve_precision(text: str, device: torch.device, spec: ModelSpec) -> str:
+    """`auto`, `fp32`, `bf16` or `fp16` → a precision that is safe for the model and works on the device.
+
+    `auto` is fp32 on a CPU, where speed depends on the processor, and the model's first safe half precision on a GPU.
+
+    Raises:
+        UsageError: the device or the model does not take it.
+    """
+    if text == "auto":
+        if device.type == "cpu":
+            return "fp32"
+        wanted = [name for name in ("fp16", "bf16") if name in spec.precisions]
+        return next((name for name in wanted if _device_takes(name, device)), "fp32")
+    if text not in DTYPES:
+        raise UsageError(f"unknown precision {text!r}", where="--precision", allowed="auto, fp32, bf16, fp16")
+    if text not in spec.precisions:
+        raise UsageError(f"{spec.name} is not safe in {text}", where="--precision", allowed=", ".join(spec.precisions))
+    if not _device_takes(text, device):
+        raise UsageError(f"{text} does not work on {device.type}", where="--precision", hint="use auto")
+    return text
+
+
+def _device_takes(precision: str, device: torch.device) -> bool:
+    if precision == "fp16":
+        return device.type != "cpu"  # torch computes fp16 convolutions on a CPU, but far slower than fp32
+    if precision == "bf16" and device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True

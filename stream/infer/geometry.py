@@ -1,0 +1,82 @@
+"""From picture size to network input size, in whole numbers.
+
+Invariant: the result depends on nothing but the arguments, and both sides are positive multiples of
+`policy.multiple_of`.
+"""
+
+import math
+
+from stream.errors import ModelError, UsageError
+from stream.models.spec import Fit, InputPolicy
+
+MAX_INPUT_PIXELS = 4096 * 4096
+"""Beyond this a network input needs tens of GB in most models: panoramas at their full aspect are refused."""
+
+
+def network_size(
+    policy: InputPolicy, size_hw: tuple[int, int], *, input_size: int | None = None, square: bool = False
+) -> tuple[int, int]:
+    """Network input (height, width) for a picture of `size_hw`, in pixels.
+
+    The rules are those of the official scripts: MiDaS' and Depth Anything's `Resize` transform (`keep_aspect` with
+    `upper_bound`, `lower_bound` or `minimal`), and the built-in model's constant area.
+
+    Args:
+        input_size: inference size N instead of the model's own.
+        square: give up the aspect and use N × N.
+
+    Raises:
+        UsageError: the model takes one size only.
+        ModelError: the input would exceed `MAX_INPUT_PIXELS`.
+    """
+    if policy.fixed_size:
+        height, width = policy.size_hw
+        if input_size is not None and input_size != height:
+            raise UsageError("this model takes one size", where=f"--input-size {input_size}", allowed=str(height))
+        return policy.size_hw
+    box = policy.size_hw if input_size is None else _box(policy, input_size)
+    multiple = policy.multiple_of
+    if square or not policy.keep_aspect:
+        side = box[0]
+        result = (_rounded(side, multiple), _rounded(side if square else box[1], multiple))
+    elif policy.fit is Fit.AREA:
+        height, width = size_hw
+        scale = math.sqrt(box[0] * box[1] / (height * width))
+        result = (_rounded(height * scale, multiple), _rounded(width * scale, multiple))
+    else:
+        result = _fit(policy.fit, size_hw, box, multiple)
+    if result[0] * result[1] > MAX_INPUT_PIXELS:
+        raise ModelError(
+            f"a {size_hw[1]}×{size_hw[0]} picture would need a {result[1]}×{result[0]} network input",
+            allowed=f"up to {MAX_INPUT_PIXELS / 1e6:.0f} million pixels",
+            hint="crop it, or use --input-size or --square",
+        )
+    return result
+
+
+def _box(policy: InputPolicy, input_size: int) -> tuple[int, int]:
+    if policy.fit is Fit.AREA:
+        return input_size, input_size * policy.size_hw[1] // policy.size_hw[0]
+    return input_size, input_size
+
+
+def _fit(fit: Fit, size_hw: tuple[int, int], box: tuple[int, int], multiple: int) -> tuple[int, int]:
+    scale_h, scale_w = box[0] / size_hw[0], box[1] / size_hw[1]
+    if fit is Fit.LOWER_BOUND:
+        scale = max(scale_h, scale_w)
+        return _rounded(scale * size_hw[0], multiple, low=box[0]), _rounded(scale * size_hw[1], multiple, low=box[1])
+    if fit is Fit.UPPER_BOUND:
+        scale = min(scale_h, scale_w)
+        return _rounded(scale * size_hw[0], multiple, high=box[0]), _rounded(scale * size_hw[1], multiple, high=box[1])
+    scale = scale_h if abs(1 - scale_h) <= abs(1 - scale_w) else scale_w
+    return _rounded(scale * size_hw[0], multiple), _rounded(scale * size_hw[1], multiple)
+
+
+def _rounded(side: float, multiple: int, *, low: int = 0, high: int | None = None) -> int:
+    """Nearest multiple (ties to even, as `numpy.round`); down if above `high`, up if below `low`; at least one."""
+    value = round(side / multiple) * multiple
+    if high is not None and value > high:
+        value = math.floor(side / multiple) * multiple
+    if value < low:
+        value = math.ceil(side / multiple) * multiple
+    return max(value, multiple)

@@ -1,0 +1,124 @@
+"""The order of work on a device: uploads, computation, downloads.
+
+Invariant: a buffer, on the host or the device, is rewritten only after whoever read it last has finished, and the host
+reads a result only after that batch's event. `Lanes` is the CPU's version, where everything is finished when the call
+returns; `CudaLanes` overlaps copies with computation. The engine does not know which it has.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Event(Protocol):
+    """A point in the work queued so far."""
+
+    def synchronize(self) -> None:
+        """Make the host wait until it is reached."""
+        ...
+
+
+class _Reached:
+    """On the CPU every point is reached when it is made."""
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+
+class Lanes:
+    """Everything runs in order, at once; also for devices without streams (mps)."""
+
+    depth = 1
+    """Batches in flight."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def host_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """A flat host buffer fit for copies to and from the device."""
+        return torch.empty(numel, dtype=dtype)
+
+    def device_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """A flat device buffer."""
+        return torch.empty(numel, dtype=dtype, device=self.device)
+
+    @contextmanager
+    def uploading(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
+        """Copies queued inside start after `after`."""
+        yield
+
+    @contextmanager
+    def computing(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
+        """Work queued inside starts after `after`."""
+        yield
+
+    @contextmanager
+    def downloading(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
+        """Copies queued inside start after `after`."""
+        yield
+
+    def to_host(self, values: Tensor) -> Tensor:
+        """`values` on the host, once the next event is reached."""
+        return values if values.device.type == "cpu" else values.cpu()
+
+    def event(self) -> Event:
+        """The point reached by the work queued in the current lane."""
+        return _Reached()
+
+
+class CudaLanes(Lanes):
+    """One stream for copies and one for computation; depth 2, so that a batch uploads while another computes."""
+
+    depth = 2
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._copies = torch.cuda.Stream(device)
+        self._compute = torch.cuda.Stream(device)
+
+    def host_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Pinned, so that copies are asynchronous."""
+        return torch.empty(numel, dtype=dtype, pin_memory=True)
+
+    @contextmanager
+    def _on(self, stream: "torch.cuda.Stream", after: Event | None) -> Iterator[None]:
+        with torch.cuda.stream(stream):
+            if isinstance(after, torch.cuda.Event):
+                stream.wait_event(after)
+            yield
+
+    @contextmanager
+    def uploading(self, after: Event | None) -> Iterator[None]:
+        """See `Lanes`."""
+        with self._on(self._copies, after):
+            yield
+
+    @contextmanager
+    def computing(self, after: Event | None) -> Iterator[None]:
+        """See `Lanes`."""
+        with self._on(self._compute, after):
+            yield
+
+    @contextmanager
+    def downloading(self, after: Event | None) -> Iterator[None]:
+        """See `Lanes`."""
+        with self._on(self._copies, after):
+            yield
+
+    def to_host(self, values: Tensor) -> Tensor:
+        """Into pinned memory, which torch's host allocator reuses only after the copy has finished."""
+        return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+
+    def event(self) -> Event:
+        """Recorded in the current stream; waiting for it blocks without spinning."""
+        event = torch.cuda.Event(blocking=True)
+        event.record()
+        return event
+
+
+def lanes_for(device: torch.device) -> Lanes:
+    """The lanes of a device."""
+    return CudaLanes(device) if device.type == "cuda" else Lanes(device)

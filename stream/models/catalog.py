@@ -1,0 +1,34 @@
+"""Every checkpoint the program knows, one row each.
+
+Invariant: names and aliases are unique, and everything that tells one checkpoint from another stands in its row.
+"""
+
+from stream.frames import DepthKind
+from stream.models.spec import Fit, InputPolicy, ModelSpec, Resample, WeightsFile
+
+STARTER = ModelSpec(
+    name="starter",
+    architecture="starter",
+    input=InputPolicy(
+        size_hw=(192, 256),
+        multiple_of=32,
+        fit=Fit.AREA,
+        resample=Resample.BILINEAR_ANTIALIAS,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    ),
+    output=DepthKind.RELATIVE_DISPARITY,
+    upsample=Resample.BILINEAR,
+    weights=WeightsFile(
+        file="starter.safetensors",
+        packaged=True,
+        sha256="1704bae20801e70f58f5ff3ee73a22f48cdbbb82fe406452cadfe871fcaec549",
+    ),
+    parameters_m=3.2,
+    licence="Apache-2.0",
+    source="trained for this project on rendered rooms, see NOTICE",
+    summary="Built in: plausible depth at camera speed on a laptop. Soft outlines; weak outdoors and on clutter.",
+)
+
+MODELS: tuple[ModelSpec, ...] = (STARTER,)
+"""In the order in which they are listed."""

@@ -1,0 +1,92 @@
+"""From a model's name to a network with its weights.
+
+Invariant: an architecture is looked up in one table; nothing else depends on a model's name.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream.errors import UsageError
+from stream.models import catalog
+from stream.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT = catalog.STARTER.name
+"""Used when no model is named: the one that needs no download."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A network in eval mode, fp32, on the CPU, with its weights.
+
+    Attributes:
+        network: float32 N×3×H×W, resized and normalised as `spec.input` says → N×H×W, as `spec.output` says.
+        weights_sha256: hex digest of the file.
+        notes: worth saying once.
+    """
+
+    spec: ModelSpec
+    network: "nn.Module"
+    weights_path: Path
+    weights_sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def names() -> list[str]:
+    """Every catalog name, in the catalog's order."""
+    return [spec.name for spec in catalog.MODELS]
+
+
+def find(name: str) -> ModelSpec:
+    """The catalog row called `name`, by name or alias; case does not matter.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+    """
+    rows = {key.lower(): spec for spec in catalog.MODELS for key in (spec.name, *spec.aliases)}
+    spec = rows.get(name.lower())
+    if spec is None:
+        near = difflib.get_close_matches(name.lower(), rows, n=3, cutoff=0.5)
+        raise UsageError(
+            f"unknown model {name!r}",
+            allowed=", ".join(near or names()[:5]),
+            hint="`depthstream models` lists all",
+        )
+    return spec
+
+
+def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
+    """Build a model's network and fill it from its weights file.
+
+    Args:
+        weights: a checkpoint to use instead of the catalog's.
+
+    Raises:
+        UsageError: unknown name, or no such weights file.
+        ModelError: the weights cannot be read or do not fit.
+    """
+    import torch
+
+    from stream.models.layers import fold_batch_norms
+    from stream.models.weights import fill, find_file, read_state_dict, sha256
+
+    spec = find(model) if isinstance(model, str) else model
+    path = find_file(spec, weights)
+    state_dict = read_state_dict(path)
+    with torch.device("meta"):
+        network = _architectures()[spec.architecture](**dict(spec.options))
+    fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
+    network.eval().requires_grad_(False)
+    fold_batch_norms(network)
+    return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=sha256(path))
+
+
+def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
+    from stream.models.starter import Starter
+
+    return {"starter": Starter}
