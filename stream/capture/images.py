@@ -173,7 +173,9 @@ class ImagesSource:
         if len(self._paths) == 1:
             return SourceError(failures[0].reason, where=str(self._paths[0]))
         first = failures[0]
-        return SourceError(f"none of {len(failures)} pictures can be read; the first, {first.name}: {first.reason}", where=name)
+        return SourceError(
+            f"none of {len(failures)} pictures can be read; the first, {first.name}: {first.reason}", where=name
+        )
 
     def _name_of(self, path: Path) -> str:
         if self._root is None:

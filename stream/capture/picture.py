@@ -55,10 +55,12 @@ class Decoded:
     Attributes:
         rgb: uint8 H×W×3, sRGB, upright, contiguous.
         notes: what could not be honoured, in words that fit any picture of that kind.
+        duration_ms: how long a frame of an animation is shown; 100 where it says 0, as browsers do.
     """
 
     rgb: RgbImage
     notes: tuple[str, ...]
+    duration_ms: int = 100
 
 
 class Picture:
@@ -66,29 +68,50 @@ class Picture:
 
     Attributes:
         size_hw: upright (height, width) in pixels as the header tells it.
-        frame_count: how many pictures the file holds; `decode` gives the first, or the primary one of a HEIC file.
+        format: Pillow's name of the format.
     """
 
     def __init__(self, path: Path, stream: BinaryIO, image: ImageFile | None, size_hw: tuple[int, int]) -> None:
         self.path, self._stream, self._image = path, stream, image
         self.size_hw = size_hw
-        self.frame_count: int = getattr(image, "n_frames", 1)
         self.format = "TIFF" if image is None else (image.format or "")
 
+    @property
+    def frame_count(self) -> int:
+        """How many pictures the file holds; some formats are read to their end to know."""
+        with _readable_errors(self.path):
+            return int(getattr(self._image, "n_frames", 1))
+
+    @property
+    def first_frame(self) -> int:
+        """First frame of the animation: 1 for a PNG whose default picture is not part of it, else 0."""
+        return 0 if self._image is None else int(bool(self._image.info.get("default_image")))
+
     def decode(self) -> Decoded:
-        """Decode once and close. Alpha is dropped and the colour under it kept, as the official scripts of the
-        depth models do: compositing would invent a background and with it a depth edge.
+        """Decode the picture (the primary one of a HEIC, the first of any other file) and close the file.
+
+        Alpha is dropped and the colour under it kept, as the official scripts of the depth models do: compositing
+        would invent a background and with it a depth edge.
 
         Raises:
             SourceError: the data are damaged, or not what the header promises.
         """
         try:
-            with _pillow_limit_lifted():
+            with _readable_errors(self.path):
                 return self._decode()
-        except Exception as error:  # decoders raise anything from OSError to IndexError on damaged data
-            raise SourceError(f"cannot be decoded: {_reason(error)}", where=str(self.path)) from error
         finally:
             self.close()
+
+    def decode_frame(self, number: int) -> Decoded:
+        """Decode one frame of an animation and keep the file open; fast in ascending order only.
+
+        Raises:
+            SourceError: as `decode`.
+        """
+        with _readable_errors(self.path):
+            if self._image is not None:
+                self._image.seek(number)
+            return self._decode()
 
     def close(self) -> None:
         """Release the file; idempotent."""
@@ -110,7 +133,8 @@ class Picture:
         image = colour.to_srgb(self._image, notes)
         if turn is not None:
             image = image.transpose(turn)
-        return Decoded(rgb=_pack(image), notes=tuple(notes))
+        duration_ms = round(float(self._image.info.get("duration", 0))) or 100
+        return Decoded(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
 
 
 def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
@@ -129,17 +153,14 @@ def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror or error}", where=where) from error
     try:
-        with _pillow_limit_lifted():
+        with _readable_errors(path):
             picture = _open(path, stream)
         if picture.size_hw[0] * picture.size_hw[1] > max_pixels:
             raise _too_large(picture.size_hw, max_pixels, where)
-        return picture
     except SourceError:
         stream.close()
         raise
-    except Exception as error:  # as in `decode`
-        stream.close()
-        raise SourceError(f"cannot be decoded: {_reason(error)}", where=where) from error
+    return picture
 
 
 def read_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -184,8 +205,8 @@ def _open(path: Path, stream: BinaryIO) -> Picture:
                 return Picture(path, stream, None, _tiff_size(prefix, stream))
             raise SourceError(_what_it_is(prefix), where=str(path), allowed=FORMATS) from None
     width, height = image.size
-    is_lying = _orientation(image) >= 5
-    return Picture(path, stream, image, (width, height) if is_lying else (height, width))
+    lies_on_side = _orientation(image) >= 5
+    return Picture(path, stream, image, (width, height) if lies_on_side else (height, width))
 
 
 def _orientation(image: ImageFile) -> int:
@@ -278,10 +299,20 @@ def _what_it_is(prefix: bytes) -> str:
     return "holds no picture that can be read"
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return str(error) or type(error).__name__
+@contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Run Pillow's code: without its size limit, and with one kind of error.
+
+    Decoders raise anything from `OSError` to `IndexError` on damaged data, hence the wide net at this border.
+    """
+    try:
+        with _pillow_limit_lifted():
+            yield
+    except SourceError:
+        raise
+    except Exception as error:
+        reason = "not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        raise SourceError(f"cannot be decoded: {reason}", where=str(path)) from error
 
 
 _limit_lock = threading.Lock()
