@@ -1,11 +1,134 @@
-"""The one door to PyAV and to OpenCV's video and window parts.
+"""The one door to PyAV and to OpenCV's video and window parts: import order, colour, orientation, timestamps.
 
 Importing `av` before `cv2` makes `cv2.imshow` hang with the published wheels (both bundle FFmpeg), so every
 module that needs either takes it from here.
-Invariant: cv2 is imported before av, in every process.
+Invariant: cv2 is imported before av, in every process; every conversion between YUV and RGB names its matrix and range.
 """
 
 import cv2  # isort: skip  (must precede av, see above)
 import av  # isort: skip
 
-__all__ = ["av", "cv2"]
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+    from stream.frames import RgbImage
+
+__all__ = ["Orientation", "av", "cv2", "display_size", "hdr_name", "orientation_of", "to_rgb"]
+
+av.logging.set_level(av.logging.PANIC)
+"""FFmpeg would print on stderr, past the progress bar; its errors arrive as exceptions and warnings of ours."""
+
+# Values of ITU-T H.273, as FFmpeg's AVColorSpace, AVColorRange, AVColorTransferCharacteristic and AVColorPrimaries.
+MATRIX_BT709, MATRIX_UNSPECIFIED, MATRIX_BT470BG, MATRIX_SMPTE170M = 1, 2, 5, 6
+RANGE_LIMITED, RANGE_FULL = 1, 2
+TRANSFER_BT709, TRANSFER_PQ, TRANSFER_HLG = 1, 16, 18
+PRIMARIES_BT709 = 1
+_SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+"""AVColorSpace → swscale's SWS_CS_*: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020."""
+_HD_HEIGHT = 720
+"""Untagged video is BT.709 from this height on, BT.601 below: what players and FFmpeg's own tools assume."""
+
+
+def hdr_name(frame: "VideoFrame") -> str | None:
+    """`PQ` or `HLG` for high-dynamic-range frames, else None."""
+    return {TRANSFER_PQ: "PQ", TRANSFER_HLG: "HLG"}.get(frame.color_trc)
+
+
+def to_rgb(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "RgbImage":
+    """uint8 H×W×3 full-range RGB of a decoded frame, by the frame's own matrix and range.
+
+    PQ and HLG frames are tone-mapped to BT.709 by swscale (23 ms at 1080p; others take 0.5 to 2.5 ms).
+
+    Args:
+        size_hw: resample to this size, for non-square pixels.
+    """
+    height, width = size_hw or (frame.height, frame.width)
+    if frame.format.is_rgb:
+        return np.asarray(frame.reformat(width, height, "rgb24").to_ndarray())
+    untagged = MATRIX_BT709 if frame.height >= _HD_HEIGHT else MATRIX_SMPTE170M
+    matrix = untagged if frame.colorspace == MATRIX_UNSPECIFIED else frame.colorspace
+    is_full = frame.color_range == RANGE_FULL or frame.format.name.startswith("yuvj")
+    hdr = {"dst_color_trc": TRANSFER_BT709, "dst_color_primaries": PRIMARIES_BT709} if hdr_name(frame) else {}
+    converted = frame.reformat(
+        width,
+        height,
+        "rgb24",
+        src_colorspace=_SWS_MATRIX.get(matrix, _SWS_MATRIX[untagged]),
+        src_color_range=RANGE_FULL if is_full else RANGE_LIMITED,
+        dst_color_range=RANGE_FULL,
+        interpolation="BICUBIC",
+        threads=1,
+        **hdr,
+    )
+    return np.asarray(converted.to_ndarray())
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn a decoded picture upright: transpose first, then flip."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def apply(self, rgb: "RgbImage") -> "RgbImage":
+        """uint8 H×W×3 → upright."""
+        if self.transpose:
+            rgb = np.asarray(cv2.transpose(rgb), np.uint8)
+        if self.flip_x or self.flip_y:
+            code = -1 if self.flip_x and self.flip_y else 1 if self.flip_x else 0
+            rgb = np.asarray(cv2.flip(rgb, code), np.uint8)
+        return rgb
+
+
+def orientation_of(frame: "VideoFrame") -> Orientation:
+    """Orientation of a frame by its display matrix (ISO/IEC 14496-12, 8.3.2; multiples of 90° and flips)."""
+    data = next((bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
+    if data is None:
+        return Orientation()
+    a, b, _, c, d, *_ = struct.unpack("9i", data[:36])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(flip_x=a < 0, flip_y=d < 0)
+    return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
+
+
+def display_size(frame: "VideoFrame", pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """(height, width) at which a decoded frame shows square pixels; the width is what changes."""
+    if not pixel_aspect or pixel_aspect <= 0:
+        return frame.height, frame.width
+    return frame.height, max(1, round(frame.width * pixel_aspect))
+
+
+# --- encoding ---
+
+
+def from_rgb(rgb: "RgbImage", pixel_format: str) -> "VideoFrame":
+    """An encoder's frame: RGB converted with BT.709, limited range, and tagged so.
+
+    swscale would convert with BT.601 whatever the tags say, so matrix and range are named here.
+
+    Args:
+        rgb: uint8 H×W×3, contiguous, full range.
+        pixel_format: FFmpeg's name, such as `yuv420p`.
+    """
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+    if frame.format.name == pixel_format:
+        return frame
+    is_full = pixel_format.startswith("yuvj")
+    converted = frame.reformat(
+        format=pixel_format,
+        dst_colorspace=_SWS_MATRIX[MATRIX_BT709],
+        src_color_range=RANGE_FULL,
+        dst_color_range=RANGE_FULL if is_full else RANGE_LIMITED,
+        threads=1,
+    )
+    converted.colorspace, converted.color_range = MATRIX_BT709, RANGE_FULL if is_full else RANGE_LIMITED
+    converted.color_trc, converted.color_primaries = TRANSFER_BT709, PRIMARIES_BT709
+    return converted

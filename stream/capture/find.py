@@ -112,9 +112,7 @@ def _in_glob(pattern: str) -> Found:
     files = [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]
     pictures = {path for path in files if _is_picture_name(path)}
     if not files:
-        raise SourceNotFoundError(
-            "no file matches", where=pattern, hint="quote a glob so that the shell leaves it alone"
-        )
+        raise SourceNotFoundError("no file matches", where=pattern)
     if not pictures:
         raise _no_pictures(pattern, len(files))
     root = _common_folder(pictures)

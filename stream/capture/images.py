@@ -173,9 +173,8 @@ class ImagesSource:
         if len(self._paths) == 1:
             return SourceError(failures[0].reason, where=str(self._paths[0]))
         first = failures[0]
-        return SourceError(
-            f"none of {len(failures)} pictures can be read; the first, {first.name}: {first.reason}", where=name
-        )
+        what = f"none of {len(failures)} pictures can be read; the first, {first.name}: {first.reason}"
+        return SourceError(what, where=name)
 
     def _name_of(self, path: Path) -> str:
         if self._root is None:

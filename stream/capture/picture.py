@@ -4,8 +4,8 @@ Invariant: a plain 8-bit RGB file comes out exactly as Pillow decodes it; everyt
 and what could not be honoured is said in the notes.
 """
 
-import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from PIL.ImageFile import ImageFile
 from pillow_heif import HeifImageFile
 
 from stream.capture import colour
+from stream.capture.orientation import exif_orientation, upright
 from stream.errors import SourceError
 from stream.frames import RgbImage
 from stream.media import cv2
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
-    + (".avif", ".heic", ".heif", ".hif", ".ppm", ".pgm", ".pnm")
-)
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif")
+) | {".heic", ".heif", ".hif", ".ppm", ".pgm", ".pnm"}
 """Lower-case suffixes of the files that `open_picture` may read."""
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM"
 DEFAULT_MAX_PIXELS = 250_000_000
@@ -35,17 +35,6 @@ _PILLOW_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "PPM")
 _PREFIX_BYTES = 64
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
-_ORIENTATION_TAG = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF 2.32, tag 0x0112: what makes a picture of that orientation upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +118,7 @@ class Picture:
         if self._image is None:
             return Decoded(rgb=_opencv_tiff(self._stream, notes), notes=tuple(notes))
         self._image.load()
-        turn = _TRANSPOSE.get(_orientation(self._image))
-        image = colour.to_srgb(self._image, notes)
-        if turn is not None:
-            image = image.transpose(turn)
+        image = upright(colour.to_srgb(self._image, notes), _orientation(self._image))
         duration_ms = round(float(self._image.info.get("duration", 0))) or 100
         return Decoded(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
 
@@ -215,27 +201,6 @@ def _orientation(image: ImageFile) -> int:
     if image.format in ("TIFF", "HEIF") or not isinstance(exif, bytes):
         return 1
     return exif_orientation(exif)
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Orientation 1…8 of an EXIF block; 1 where it has none or is damaged.
-
-    Read here rather than with Pillow, which warns about every other damaged tag of the block.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(count):
-            tag, _kind, _length, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
-            if tag == _ORIENTATION_TAG:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1
 
 
 def _pack(image: Image.Image) -> RgbImage:
@@ -324,10 +289,12 @@ _limit_saved: int | None = None
 def _pillow_limit_lifted() -> Iterator[None]:
     """Suspend Pillow's own limit, which cannot be set per call, and put it back as soon as nobody here decodes.
 
-    It would warn at 89 megapixels and refuse 179; `max_pixels` is checked from the header instead.
+    It would warn at 89 megapixels and refuse 179; `max_pixels` is checked from the header instead. Its warnings about
+    damaged metadata are of no use to a reader of pixels.
     """
     global _limit_users, _limit_saved
     with _limit_lock:
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         if _limit_users == 0:
             _limit_saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _limit_users += 1

@@ -1,10 +1,12 @@
-"""Colormaps by name, as tables of 256 colours, and their application.
+"""From depth to colour in one pass over the pixels, with the bytes the official scripts write.
 
-Invariant: `inferno` and `spectral_r` are byte for byte what the official MiDaS and Depth Anything scripts show.
+Invariant: the index into a colormap is (d - lo) / (hi - lo) * 255 in float32, truncated; outside the range it is
+the nearer end.
 """
 
 import difflib
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,66 +15,95 @@ from stream.errors import UsageError
 from stream.frames import DepthMap, RgbImage
 from stream.media import cv2
 
-NAMES = (
-    "inferno", "magma", "plasma", "viridis", "cividis", "turbo", "spectral_r", "spectral",
-    "gray", "gray_r", "bone", "jet", "twilight",
-)  # fmt: skip
-"""Every name that `--colormap` takes."""
+Table = NDArray[np.uint8]
+"""uint8 256×3, RGB, read-only."""
+
+_BASES = ("inferno", "magma", "plasma", "viridis", "cividis", "turbo", "spectral", "gray")
+NAMES = tuple(name for base in _BASES for name in (base, f"{base}_r"))
+"""Every colormap offered; `_r` is the same one reversed."""
+
 _TRUNCATED = frozenset({"spectral", "spectral_r"})
-"""Depth Anything V2's script truncates matplotlib's colours to uint8; OpenCV's tables are rounded."""
+"""Tables whose float colours are truncated to uint8, as Depth Anything V2's script does with Spectral_r. The others are
+rounded, which gives the tables of OpenCV that MiDaS and Depth Anything V1 use."""
+
+_BLOCK = 1 << 17
+"""Pixels a block: half a megabyte of float32 stays in the second-level cache."""
+
+CONSTANT_INDEX = 127
+"""Where constant depth lies in the colormap: the middle, since it is neither near nor far."""
 
 
 @cache
-def table(name: str) -> NDArray[np.uint8]:
-    """uint8 256×3, RGB, read-only; row 255 is for the nearest.
+def table(name: str) -> Table:
+    """The colours of a colormap.
+
+    Args:
+        name: one of `NAMES`.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: no such colormap.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name.lower(), NAMES, n=1)
         raise UsageError(
-            f"unknown colormap {name!r}",
+            f"no such colormap: {name}",
             where="--colormap",
             allowed=", ".join(NAMES),
             hint=f"did you mean {near[0]}?" if near else "",
         )
-    import cmap
+    from cmap import Colormap  # 0.1 s to import
 
-    colours = np.asarray(cmap.Colormap(name).lut(256))[:, :3] * 255
-    rows = (colours if name in _TRUNCATED else np.round(colours)).astype(np.uint8)
-    rows.flags.writeable = False
-    return rows
-
-_CHUNK_PIXELS = 64 * 1024
-"""Fits a core's cache: 1.4 ms for a 1080p map, against 2.2 ms for the whole map at once."""
+    colours: NDArray[Any] = np.asarray(Colormap(name).lut(256))[:, :3] * 255
+    rgb = (colours if name in _TRUNCATED else np.round(colours)).astype(np.uint8)
+    rgb.flags.writeable = False
+    return rgb
 
 
-def apply(values: DepthMap, low: float, high: float, colours: NDArray[np.uint8]) -> RgbImage:
-    """Colour of each value: `low` → row 0, `high` → row 255, beyond → the ends.
-
-    The index is ⌊(v − low) / (high − low) · 255⌋, as in the official scripts. `low == high` gives row 0.
+def apply(values: DepthMap, lo: float, hi: float, table: Table, *, out: RgbImage | None = None) -> RgbImage:
+    """Colour a depth map; 2.6 ms at 1080p on one core, half of it the table look-up, 0.4 ms at 640×480.
 
     Args:
-        values: float32 H×W.
-        colours: uint8 256×3, see `table`.
+        values: float32 H×W, finite.
+        lo, hi: values that take the first and the last colour; where they are equal, as float32, values equal to them
+            take the middle one.
+        table: uint8 256×3.
+        out: uint8 H×W×3 to write into, such as a part of a larger picture; made if None.
 
     Returns:
-        uint8 H×W×3.
+        `out`.
     """
-    span = high - low
-    if not span > 0:
-        return np.broadcast_to(colours[0], (*values.shape, 3)).copy()
-    index = np.empty(values.shape, np.uint8)
-    rows = max(1, _CHUNK_PIXELS // values.shape[1])
-    for start in range(0, values.shape[0], rows):
-        chunk = np.subtract(values[start : start + rows], np.float32(low))
-        chunk /= np.float32(span)
-        chunk *= np.float32(255)
-        index[start : start + rows] = np.clip(chunk, 0, 255, out=chunk)
-    return np.asarray(cv2.applyColorMap(index, _lut(colours.tobytes())), dtype=np.uint8)
+    if out is None:
+        out = np.empty((*values.shape, 3), np.uint8)
+    height, width = values.shape
+    rows = min(height, max(1, _BLOCK // width))
+    scaled, index = np.empty((rows, width), np.float32), np.empty((rows, width), np.uint8)
+    colours = table[:, None]
+    with np.errstate(over="ignore"):  # a value far outside a tiny range may become infinite before it is clipped
+        for top in range(0, height, rows):
+            block = values[top : top + rows]
+            part, indices = scaled[: len(block)], index[: len(block)]
+            _normalise(block, np.float32(lo), np.float32(hi), part)
+            np.copyto(indices, part, casting="unsafe")  # truncates
+            target = out[top : top + rows]
+            coloured = cv2.applyColorMap(indices, colours, dst=target)
+            if coloured is not target and not np.shares_memory(coloured, target):
+                target[...] = coloured
+    return out
 
 
-@cache
-def _lut(colours: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(colours, np.uint8).reshape(256, 1, 3).copy()
+def _normalise(values: DepthMap, lo: np.float32, hi: np.float32, out: DepthMap) -> None:
+    """Write positions in [0, 255] into `out`, in the official order of operations: it decides the last bit."""
+    if not lo < hi:
+        np.copyto(out, np.float32(CONSTANT_INDEX))
+        out[values < lo], out[values > hi] = 0, 255
+        return
+    if np.isfinite(hi - lo):
+        np.subtract(values, lo, out=out)
+    else:  # the span does not fit float32, but half of it does
+        half = np.float32(0.5)
+        lo, hi = lo * half, hi * half
+        np.multiply(values, half, out=out)
+        np.subtract(out, lo, out=out)
+    np.divide(out, hi - lo, out=out)
+    np.multiply(out, np.float32(255), out=out)
+    np.clip(out, 0, 255, out=out)

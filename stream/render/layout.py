@@ -1,6 +1,6 @@
-"""How picture and depth share one image.
+"""How picture and depth share the output picture.
 
-Invariant: the result's size depends only on the layout and the picture's size.
+Invariant: every layout has a depth pane of the picture's own size, so depth is coloured in place and never copied.
 """
 
 from enum import StrEnum
@@ -11,45 +11,63 @@ from stream.frames import RgbImage
 from stream.media import cv2
 
 GAP_PX = 50
-"""White gap of the side layout, as in Depth Anything's run.py."""
+"""White columns between picture and depth, as in Depth Anything's own script."""
+_WHITE = 255
 
 
 class Layout(StrEnum):
-    """See `compose`."""
+    """What the output shows."""
 
     SIDE = "side"
-    """Picture left, white gap, depth right."""
+    """The picture left, a white gap, the depth right."""
     DEPTH = "depth"
-    """Depth alone."""
+    """The depth alone."""
     OVERLAY = "overlay"
-    """Depth over the picture."""
+    """The depth blended over the picture."""
 
 
 def output_size(layout: Layout, size_hw: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the composed image for pictures of `size_hw`."""
+    """(height, width) of the output for pictures of `size_hw`, in pixels."""
     height, width = size_hw
-    return (height, 2 * width + GAP_PX) if layout is Layout.SIDE else size_hw
+    return (height, 2 * width + GAP_PX) if layout is Layout.SIDE else (height, width)
+
+
+def depth_pane(canvas: RgbImage, layout: Layout) -> RgbImage:
+    """The part of an output-sized canvas that the coloured depth belongs into; a view."""
+    if layout is Layout.SIDE:
+        return canvas[:, (canvas.shape[1] + GAP_PX) // 2 :]
+    return canvas
+
+
+def complete(canvas: RgbImage, rgb: RgbImage, layout: Layout, *, alpha: float) -> None:
+    """Add everything but the depth to a canvas whose depth pane is filled.
+
+    Args:
+        canvas: uint8, of `output_size`; changed in place.
+        rgb: uint8 H×W×3.
+        alpha: weight of the depth in the overlay, 0 to 1.
+    """
+    if layout is Layout.SIDE:
+        width = rgb.shape[1]
+        canvas[:, :width] = rgb
+        canvas[:, width : width + GAP_PX] = _WHITE
+    elif layout is Layout.OVERLAY:
+        cv2.addWeighted(rgb, 1 - alpha, canvas, alpha, 0, dst=canvas)
 
 
 def compose(rgb: RgbImage, coloured: RgbImage, layout: Layout, *, alpha: float) -> RgbImage:
-    """Put a picture and its coloured depth together.
+    """A new output picture from a picture and its coloured depth.
 
     Args:
-        rgb, coloured: uint8 H×W×3.
-        alpha: share of the depth colours in the overlay, 0 to 1.
+        rgb, coloured: uint8 H×W×3 of the same size.
+        alpha: weight of the depth in the overlay, 0 to 1.
 
-    Returns:
-        uint8 of `output_size`; may be `coloured` itself.
+    Raises:
+        ValueError: the sizes differ.
     """
-    match layout:
-        case Layout.DEPTH:
-            return coloured
-        case Layout.OVERLAY:
-            return np.asarray(cv2.addWeighted(coloured, alpha, rgb, 1 - alpha, 0), dtype=np.uint8)
-        case Layout.SIDE:
-            height, width = rgb.shape[:2]
-            side = np.empty((*output_size(layout, (height, width)), 3), np.uint8)
-            side[:, :width] = rgb
-            side[:, width : width + GAP_PX] = 255
-            side[:, width + GAP_PX :] = coloured
-            return side
+    if rgb.shape != coloured.shape:
+        raise ValueError(f"picture {rgb.shape} and depth {coloured.shape} differ in size")
+    canvas = np.empty((*output_size(layout, rgb.shape[:2]), 3), np.uint8)
+    depth_pane(canvas, layout)[...] = coloured
+    complete(canvas, rgb, layout, alpha=alpha)
+    return canvas

@@ -1,0 +1,281 @@
+"""From the text a user types to an open source.
+
+Invariant: `parse_source` decides from the text and the kind of file alone and reads nothing; `open_source` refuses
+options that the source cannot honour rather than ignore them.
+"""
+
+import glob
+import math
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from stream.capture.base import Source
+from stream.errors import SourceError, UsageError
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
+"""URL schemes that are opened as a network source."""
+_PATTERN, _CAMERA = "pattern:", "cam:"
+
+
+class SourceForm(StrEnum):
+    """The form of what was typed."""
+
+    CAMERA = "camera"
+    PATTERN = "pattern"
+    NETWORK = "network"
+    FOLDER = "folder"
+    GLOB = "glob"
+    LIST = "list"
+    PICTURE = "picture"
+    VIDEO = "video"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedSource:
+    """What a source text means.
+
+    Attributes:
+        form: see `SourceForm`; a file is what its suffix says, and a video where that says nothing.
+        value: camera index or device, pattern name, URL, path or glob.
+    """
+
+    form: SourceForm
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """What to read and how; each option concerns only the forms named.
+
+    Attributes:
+        start_s, end_s: part of a video or finite network file; of the others `end_s` alone, except stills.
+        max_frames: stop after this many frames.
+        recursive: a folder: descend.
+        rate: stills: pictures per second when they become a video.
+        live: network: `auto`, `live` or `file`.
+        camera_size_hw, camera_rate, camera_fourcc: camera: what to ask for.
+        open_timeout_s, read_timeout_s: network (and camera reads).
+        pattern_size_hw, pattern_rate: pattern.
+        decode_threads: video: None lets the decoder choose.
+        max_pixels: pictures: larger ones are refused.
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+    max_frames: int | None = None
+    recursive: bool = False
+    rate: Fraction | None = None
+    live: str = "auto"
+    camera_size_hw: tuple[int, int] | None = None
+    camera_rate: Fraction | None = None
+    camera_fourcc: str | None = None
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 10.0
+    pattern_size_hw: tuple[int, int] = (480, 640)
+    pattern_rate: Fraction = Fraction(30)
+    decode_threads: int | None = None
+    max_pixels: int = 250_000_000
+
+
+def parse_source(text: str) -> ParsedSource:
+    """What `text` means, without opening anything.
+
+    Raises:
+        UsageError: empty, or a URL whose scheme is unknown.
+    """
+    text = text.strip()
+    if not text:
+        raise UsageError("the source is empty", allowed="camera, file, folder, glob, .txt list, URL or pattern:NAME")
+    if text.isdecimal():
+        return ParsedSource(form=SourceForm.CAMERA, value=text)
+    if text.startswith(_CAMERA):
+        return _camera(text)
+    if text.startswith(("/dev/video", "/dev/v4l/")):
+        return ParsedSource(form=SourceForm.CAMERA, value=text)
+    if text.startswith(_PATTERN):
+        return ParsedSource(form=SourceForm.PATTERN, value=text.removeprefix(_PATTERN))
+    if "://" in text and not os.path.exists(text):
+        parts = urlsplit(text)
+        if parts.scheme.lower() == "file":
+            return _path(url2pathname(parts.path))
+        if parts.scheme.lower() not in SCHEMES:
+            what = f"unknown kind of URL {parts.scheme}://"
+            raise UsageError(what, where=text, allowed=", ".join((*SCHEMES, "file")))
+        return ParsedSource(form=SourceForm.NETWORK, value=text)
+    return _path(os.path.expanduser(text))
+
+
+def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
+    """Open what `text` means.
+
+    Raises:
+        SourceNotFoundError: it names nothing that exists.
+        SourceError: it exists, but cannot be read.
+        UsageError: the text or an option makes no sense for it.
+    """
+    options = options or SourceOptions()
+    parsed = parse_source(text)
+    if parsed.form is SourceForm.CAMERA:
+        return _open_camera(parsed, options)
+    if parsed.form is SourceForm.PATTERN:
+        return _open_pattern(parsed.value, options)
+    if parsed.form is SourceForm.NETWORK:
+        return _open_network(parsed.value, options)
+    if parsed.form in (SourceForm.FOLDER, SourceForm.GLOB, SourceForm.LIST):
+        return _open_stills(parsed.value, options)
+    return _open_file(parsed, options)
+
+
+def _camera(text: str) -> ParsedSource:
+    value = text.removeprefix(_CAMERA)
+    if not value.isdecimal() and not value.startswith("/dev/"):
+        raise UsageError(f"{value!r} is no camera number", where=text, allowed="cam:0, cam:1, … or /dev/videoN")
+    return ParsedSource(form=SourceForm.CAMERA, value=value)
+
+
+def _path(path: str) -> ParsedSource:
+    from stream.capture.find import LIST_SUFFIX
+    from stream.capture.picture import SUFFIXES
+
+    suffix = Path(path).suffix.lower()
+    if os.path.isdir(path):
+        form = SourceForm.FOLDER
+    elif glob.has_magic(path) and not os.path.exists(path):
+        form = SourceForm.GLOB
+    elif suffix == LIST_SUFFIX:
+        form = SourceForm.LIST
+    else:
+        form = SourceForm.PICTURE if suffix in SUFFIXES else SourceForm.VIDEO
+    return ParsedSource(form=form, value=path)
+
+
+def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
+    from stream.capture.camera import CameraSource
+
+    _refuse(options, "a camera", "rate", "start_s")
+    return CameraSource(
+        int(parsed.value) if parsed.value.isdecimal() else parsed.value,
+        size_hw=options.camera_size_hw,
+        rate=options.camera_rate,
+        fourcc=options.camera_fourcc,
+        read_timeout_s=options.read_timeout_s,
+        end_s=options.end_s,
+        max_frames=options.max_frames,
+    )
+
+
+def _open_pattern(name: str, options: SourceOptions) -> Source:
+    from stream.capture.pattern import PatternSource
+
+    _refuse(options, "a pattern", "rate", "start_s")
+    limits = [options.max_frames] if options.max_frames is not None else []
+    if options.end_s is not None:
+        limits.append(max(1, math.ceil(options.end_s * options.pattern_rate)))
+    return PatternSource(
+        name,
+        size_hw=options.pattern_size_hw,
+        rate=options.pattern_rate,
+        max_frames=min(limits, default=None),
+    )
+
+
+def _open_network(url: str, options: SourceOptions) -> Source:
+    from stream.capture.network import Liveness, open_network
+
+    _refuse(options, "a network source", "rate")
+    return open_network(
+        url,
+        live=Liveness(options.live),
+        open_timeout_s=options.open_timeout_s,
+        read_timeout_s=options.read_timeout_s,
+        start_s=options.start_s,
+        end_s=options.end_s,
+        max_frames=options.max_frames,
+    )
+
+
+def _open_stills(text: str, options: SourceOptions) -> Source:
+    from stream.capture.find import find_pictures
+    from stream.capture.images import ImagesSource
+
+    _refuse(options, "still pictures", "start_s", "end_s")
+    found = find_pictures(text, recursive=options.recursive)
+    return ImagesSource(
+        found.paths,
+        name=text,
+        root=found.root,
+        rate=options.rate,
+        max_frames=options.max_frames,
+        max_pixels=options.max_pixels,
+        ignored=found.ignored,
+    )
+
+
+def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
+    """One file. Its content decides where the suffix says nothing, and whether a GIF, WebP or PNG moves."""
+    from stream.capture import animation
+    from stream.capture.picture import is_picture, open_picture
+
+    path = Path(parsed.value)
+    _check_readable(path)
+    if parsed.form is SourceForm.VIDEO and not is_picture(path):
+        return _open_video(path, options)
+    with open_picture(path, max_pixels=options.max_pixels) as picture:
+        is_gif = picture.format == "GIF"
+        moves = (is_gif or picture.format in animation.FORMATS) and picture.frame_count > 1
+    if not moves:
+        return _open_stills(parsed.value, options)
+    if is_gif:
+        return _open_video(path, options)
+    _refuse(options, "an animation", "rate")
+    return animation.AnimatedSource(
+        path,
+        start_s=options.start_s,
+        end_s=options.end_s,
+        max_frames=options.max_frames,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _open_video(path: Path, options: SourceOptions) -> Source:
+    from stream.capture.video import VideoSource
+
+    _refuse(options, "a video", "rate")
+    return VideoSource(
+        path,
+        start_s=options.start_s,
+        end_s=options.end_s,
+        max_frames=options.max_frames,
+        threads=options.decode_threads,
+    )
+
+
+def _check_readable(path: Path) -> None:
+    """Say what is wrong with a file before a decoder does."""
+    from stream.capture.find import not_found
+
+    if not path.exists():
+        raise not_found(path)
+    if not os.access(path, os.R_OK):
+        raise SourceError("no permission to read it", where=str(path))
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError("the file is empty", where=str(path))
+
+
+_REFUSED = {
+    "rate": ("--fps", "is for stills that become a video; {} has its own rate"),
+    "start_s": ("--start", "{} has no start to skip to"),
+    "end_s": ("--end", "{} have no time"),
+}
+
+
+def _refuse(options: SourceOptions, source: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            option, why = _REFUSED[name]
+            raise UsageError(why.format(source), where=option, hint=f"leave {option} out")

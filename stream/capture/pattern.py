@@ -1,0 +1,102 @@
+"""FFmpeg's test patterns as a camera for machines that have none.
+
+Invariant: paced patterns keep to real time without drifting; unpaced ones are a lossless source.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from fractions import Fraction
+
+from stream.capture.base import CaptureLog
+from stream.capture.decode import FrameMaker, explain
+from stream.errors import SourceNotFoundError
+from stream.frames import Frame, SourceInfo, SourceKind
+from stream.media import av
+
+NAMES = ("testsrc2", "testsrc", "smptebars", "smptehdbars", "rgbtestsrc", "mandelbrot", "life", "color", "gradients")
+"""Sources of libavfilter that need no input and take a size and a rate."""
+
+
+class Pacing(StrEnum):
+    """When frames become available."""
+
+    REAL_TIME = "real_time"
+    """As a camera gives them: live."""
+    NONE = "none"
+    """As fast as they are read: lossless, for tests and benchmarks."""
+
+
+class PatternSource:
+    """Frames of an FFmpeg test pattern.
+
+    Args:
+        name: one of `NAMES`.
+        size_hw: (height, width) in pixels.
+        rate: frames per second.
+        pacing: see `Pacing`.
+        max_frames: stop after this many.
+        clock: monotonic seconds.
+        wait: waits up to so many seconds, True if interrupted; default: an event set by `interrupt`.
+
+    Raises:
+        SourceNotFoundError: no such pattern.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        size_hw: tuple[int, int] = (480, 640),
+        rate: Fraction = Fraction(30),
+        pacing: Pacing = Pacing.REAL_TIME,
+        max_frames: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        if name not in NAMES:
+            raise SourceNotFoundError(f"no pattern {name!r}", where=f"pattern:{name}", allowed=", ".join(NAMES))
+        self.log = CaptureLog()
+        self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
+        self._clock, self._pacing, self._max_frames = clock, pacing, max_frames
+        height, width = size_hw
+        try:
+            self._container = av.open(f"{name}=size={width}x{height}:rate={rate}", format="lavfi")
+        except av.error.FFmpegError as error:
+            raise SourceNotFoundError(f"cannot be made: {explain(error)}", where=f"pattern:{name}") from error
+        self._time_base = 1 / rate
+        self.info = SourceInfo(
+            name=f"pattern:{name}",
+            size=size_hw,
+            is_live=pacing is Pacing.REAL_TIME,
+            time_base=self._time_base,
+            rate=rate,
+            frame_count=max_frames,
+            kind=SourceKind.PATTERN,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Source`."""
+        maker = FrameMaker(self.log, time_base=self._time_base, clock=self._clock)
+        started = self._clock()
+        for decoded in self._container.decode(video=0):
+            if self._pacing is Pacing.REAL_TIME:
+                due_s = started + float(maker.count * self._time_base) - self._clock()
+                if due_s > 0 and self._wait(due_s):
+                    return
+            if self._stopped.is_set():
+                return
+            yield maker.make(decoded, maker.count)
+            if self._max_frames is not None and maker.count >= self._max_frames:
+                return
+
+    def interrupt(self) -> None:
+        """See `Source`."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._stopped.set()
+        self._container.close()
