@@ -196,6 +196,7 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
                 preset=output.preset,
                 audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
                 overwrite=output.overwrite,
+                audio_to_source_end=config.capture.max_frames is None,
                 fragmented=plan.info.is_live,
             )
         )

@@ -303,7 +303,7 @@ def run_config(
         outputs = plan_outputs(config, source.info)
         engine = _load_engine(config)
         unless_running.callback(engine.close)
-        renderer, sinks = build_renderer(config, source.info, outputs, engine.spec.output), build_sinks(config, outputs)
+        renderer, sinks = build_renderer(config, outputs, engine.spec.output), build_sinks(config, outputs)
         pipeline = Pipeline(source, _inference(config, source, engine), renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()
     said = [*source.info.notes, *outputs.notes, *engine.notes]

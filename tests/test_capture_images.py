@@ -307,7 +307,9 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def test_a_folder_is_sorted_as_people_do_and_its_other_files_counted(tmp_path: Path) -> None:
-    touch(tmp_path, "img10.jpg", "img2.JPG", "Img1.png", ".hidden.jpg", "notes.txt", "clip.mp4", "sub/b.jpg", ".x/c.jpg")
+    touch(
+        tmp_path, "img10.jpg", "img2.JPG", "Img1.png", ".hidden.jpg", "notes.txt", "clip.mp4", "sub/b.jpg", ".x/c.jpg"
+    )
     found = find_pictures(tmp_path)
     assert [path.name for path in found.paths] == ["Img1.png", "img2.JPG", "img10.jpg"]
     assert (found.root, found.ignored) == (tmp_path, 2)
@@ -374,7 +376,8 @@ def test_a_folder_without_pictures_says_what_it_has(tmp_path: Path) -> None:
 def folder_of(tmp_path: Path, count: int) -> list[Path]:
     """PNGs of different sizes whose every pixel is their number."""
     return [
-        files.save(tmp_path / f"{i}.png", np.full((8 + i % 3, 16, 3), i, np.uint8), compress_level=0) for i in range(count)
+        files.save(tmp_path / f"{i}.png", np.full((8 + i % 3, 16, 3), i, np.uint8), compress_level=0)
+        for i in range(count)
     ]
 
 
@@ -405,7 +408,9 @@ def test_a_corrupt_picture_is_a_named_gap(tmp_path: Path) -> None:
     source = ImagesSource(paths, name="folder", root=tmp_path, ignored=3)
     assert [frame.index for frame in source] == [1, 3, 4]
     assert [skip.name for skip in source.log.skipped] == ["0.png", "2.png"]
-    assert source.log.skipped[0].reason == "the file is empty (allowed: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM)"
+    assert (
+        source.log.skipped[0].reason == "the file is empty (allowed: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM)"
+    )
     assert source.log.ignored == 3
     assert source.info.size == (9, 16), "of the first readable one"
 

@@ -4,6 +4,7 @@ Invariant: what is delivered is as fresh as the driver allows (nothing is queued
 busy or gone is an error that says which.
 """
 
+import math
 import os
 import sys
 import threading
@@ -91,15 +92,15 @@ class CameraSource:
             self.close()
             raise
         height, width = first.shape[:2]
-        granted = Fraction(capture.get(cv2.CAP_PROP_FPS) or 0).limit_denominator(1001)
-        mode = _describe((height, width), granted or None, _fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)))
+        granted = _rate(capture.get(cv2.CAP_PROP_FPS))
+        mode = _describe((height, width), granted, _fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)))
         asked = _describe(size_hw, rate, fourcc)
         self.info = SourceInfo(
             name=self._name,
             size=(height, width),
             is_live=True,
             time_base=_MICROSECOND,
-            rate=granted if granted > 0 else None,
+            rate=granted,
             frame_count=max_frames,
             kind=SourceKind.CAMERA,
             end_s=end_s,
@@ -227,6 +228,11 @@ def _retrieve(capture: Capture) -> RgbImage | None:
     if not ok or bgr is None or bgr.size == 0:
         return None
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_GRAY2RGB if bgr.ndim == 2 else cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _rate(fps: float) -> Fraction | None:
+    """Drivers that know no rate say 0, -1 or NaN."""
+    return Fraction(fps).limit_denominator(1001) if math.isfinite(fps) and fps > 0 else None
 
 
 def _describe(size_hw: tuple[int, int] | None, rate: Fraction | None, fourcc: str | None) -> str:

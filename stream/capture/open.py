@@ -17,7 +17,21 @@ from urllib.request import url2pathname
 from stream.capture.base import Source
 from stream.errors import SourceError, UsageError
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
+SCHEMES = (
+    "rtsp",
+    "rtsps",
+    "rtmp",
+    "rtmps",
+    "http",
+    "https",
+    "udp",
+    "tcp",
+    "srt",
+    "rtp",
+    "hls",
+    "hls+http",
+    "hls+https",
+)
 """URL schemes that are opened as a network source."""
 _PATTERN, _CAMERA = "pattern:", "cam:"
 
@@ -53,7 +67,7 @@ class SourceOptions:
     """What to read and how; each option concerns only the forms named.
 
     Attributes:
-        start_s, end_s: part of a video or finite network file; of the others `end_s` alone, except stills.
+        start_s, end_s: part of a video, animation or finite network file; a camera and a pattern take `end_s` alone.
         max_frames: stop after this many frames.
         recursive: a folder: descend.
         rate: stills: pictures per second when they become a video.
@@ -188,7 +202,7 @@ def _open_network(url: str, options: SourceOptions) -> Source:
     from stream.capture.network import Liveness, open_network
 
     _refuse(options, "a network source", "rate")
-    return open_network(
+    source = open_network(
         url,
         live=Liveness(options.live),
         open_timeout_s=options.open_timeout_s,
@@ -197,13 +211,20 @@ def _open_network(url: str, options: SourceOptions) -> Source:
         end_s=options.end_s,
         max_frames=options.max_frames,
     )
+    if source.info.is_live:
+        try:
+            _refuse(options, "a live stream", "start_s", "end_s")
+        except UsageError:
+            source.close()
+            raise
+    return source
 
 
 def _open_stills(text: str, options: SourceOptions) -> Source:
     from stream.capture.find import find_pictures
     from stream.capture.images import ImagesSource
 
-    _refuse(options, "still pictures", "start_s", "end_s")
+    _refuse(options, "a still picture", "start_s", "end_s")
     found = find_pictures(text, recursive=options.recursive)
     return ImagesSource(
         found.paths,
@@ -269,8 +290,8 @@ def _check_readable(path: Path) -> None:
 
 _REFUSED = {
     "rate": ("--fps", "is for stills that become a video; {} has its own rate"),
-    "start_s": ("--start", "{} has no start to skip to"),
-    "end_s": ("--end", "{} have no time"),
+    "start_s": ("--start", "{} has no time to start at"),
+    "end_s": ("--end", "{} has no time to stop at"),
 }
 
 

@@ -221,6 +221,8 @@ def _tiff_size(prefix: bytes, stream: BinaryIO) -> tuple[int, int]:
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix[:8])
     stream.seek(tags.next)
     tags.load(stream)
+    if TiffImagePlugin.IMAGEWIDTH not in tags or TiffImagePlugin.IMAGELENGTH not in tags:
+        raise ValueError("the TIFF names no size")
     return int(tags[TiffImagePlugin.IMAGELENGTH]), int(tags[TiffImagePlugin.IMAGEWIDTH])
 
 

@@ -24,9 +24,9 @@ SMOOTHING = 0.1
 """Weight of the newest frame in `EmaRange`: a time constant of ten frames, 0.4 s of film."""
 
 CUT_SIMILARITY = 0.5
-"""`similarity` below this is a scene cut. Measured on 15 photographs: the 105 pairs of different ones reach 0.47 at most;
-the same one panned by 4 % of its width keeps 0.82 or more, by 6 % 0.66, brightened by 40 levels 0.99, at half the
-exposure 0.80. A pan of 12 % a frame may count as a cut, which only costs a jump of the range."""
+"""`similarity` below this is a scene cut. Measured on 15 photographs: the 105 pairs of different ones reach at most
+0.47; the same one panned by 4 % of its width keeps 0.82 or more, by 6 % 0.66, brightened by 40 levels 0.99, at half
+the exposure 0.80. A pan of 12 % a frame may count as a cut, which only costs a jump of the range."""
 
 _THUMBNAIL_WH = (16, 12)
 """Small enough that a pan moves it by a fraction of a pixel; 32×24 separates cuts from pans less well."""
