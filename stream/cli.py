@@ -10,7 +10,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from stream import __version__
@@ -35,6 +34,10 @@ Source = Annotated[
 ]
 
 
+# typer carries a click of its own in recent versions, so its errors are found through typer.
+_CommandLineError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
 def _option(names: str, help_text: str) -> Any:
     return typer.Option(*names.split(), help=help_text, show_default=False)
 
@@ -57,11 +60,11 @@ def run(
     config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
     set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
     layout: Annotated[str | None, _option("--layout", "side, depth or overlay.")] = None,
-    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, gray, …")] = None,
-    alpha: Annotated[float | None, _option("--alpha", "Strength of the depth colours in the overlay, 0 to 1.")] = None,
+    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
+    alpha: Annotated[float | None, _option("--alpha", "Strength of the depth in the overlay, 0 to 1.")] = None,
     range_: Annotated[str | None, _option("--range", "frame, ema or LO:HI.")] = None,
-    save: Annotated[str | None, _option("--save", "Depth files besides: npy, png16, pfm, exr; comma-separated.")] = None,
-    picture: Annotated[str | None, _option("--picture", "Format of pictures in a folder: png, jpg, webp, none.")] = None,
+    save: Annotated[str | None, _option("--save", "Depth files: npy, png16, pfm, exr; comma-separated.")] = None,
+    picture: Annotated[str | None, _option("--picture", "Pictures in a folder: png, jpg, webp, none.")] = None,
     preview: Annotated[bool | None, _option("--preview/--no-preview", "Show a window while running.")] = None,
     codec: Annotated[str | None, _option("--codec", "Video encoder, such as libx264, libx265, libsvtav1.")] = None,
     crf: Annotated[int | None, _option("--crf", "Video quality, smaller is better.")] = None,
@@ -82,7 +85,7 @@ def run(
     live: Annotated[bool | None, _option("--live/--no-live", "Treat a URL as live, or as a file.")] = None,
     camera_size: Annotated[str | None, _option("--camera-size", "Ask the camera for WIDTHxHEIGHT.")] = None,
     camera_fps: Annotated[float | None, _option("--camera-fps", "Ask the camera for this rate.")] = None,
-    camera_fourcc: Annotated[str | None, _option("--camera-fourcc", "Ask the camera for a codec, such as MJPG.")] = None,
+    camera_fourcc: Annotated[str | None, _option("--camera-fourcc", "Ask the camera for a codec: MJPG.")] = None,
     open_timeout_s: Annotated[float | None, _option("--open-timeout-s", "Seconds to open a URL.")] = None,
     read_timeout_s: Annotated[float | None, _option("--read-timeout-s", "Seconds to wait for data.")] = None,
     max_pixels: Annotated[int | None, _option("--max-pixels", "Skip pictures with more pixels.")] = None,
@@ -152,7 +155,7 @@ def run(
 
 @app.command()
 def demo(
-    output: Annotated[Path, _option("-o --output", "Video to write; default ./demo_depth.mp4.")] = Path("demo_depth.mp4"),
+    output: Annotated[Path, _option("-o --output", "Video to write.")] = Path("demo_depth.mp4"),
     model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
     quiet: Annotated[bool, _option("--quiet -q", "Nothing on stderr but errors.")] = False,
 ) -> None:
@@ -223,8 +226,9 @@ def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False
     from rich.table import Table
 
     table = Table("name", "million\nparameters", "licence", "output", "input", "what it is", box=None, pad_edge=False)
+    keys = ("name", "parameters_m", "licence", "output", "input_size", "summary")
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("name", "parameters_m", "licence", "output", "input_size", "summary")))
+        table.add_row(*(str(row[key]) for key in keys))
     Console().print(table)
 
 
@@ -278,11 +282,12 @@ def invoke(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False)
     except StreamError as error:
         return _fail(str(error), error.exit_code, debug=debug)
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         return int(done.exit_code)
-    except click.ClickException as error:
-        return _fail(" ".join(error.format_message().split()), error.exit_code, debug=debug)
-    except (KeyboardInterrupt, click.Abort):
+    except _CommandLineError as error:
+        message = getattr(error, "format_message", error.__str__)()
+        return _fail(f"{' '.join(message.split())}; see --help", 2, debug=debug)
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130, debug=debug)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing can be said
@@ -298,5 +303,3 @@ def _fail(line: str, code: int, *, debug: bool) -> int:
         traceback.print_exc()
     print(f"depthstream: {line}", file=sys.stderr)
     return code
-
-

@@ -77,7 +77,7 @@ class InferenceConfig(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the network.")
     backend: Literal["auto", "torch"] = Field("auto", description="What executes the network.")
     batch: int = Field(1, ge=1, le=256, description="Frames per forward pass; live sources always use 1.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all cores.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: chosen for the processor.")
 
 
 class RenderConfig(_Section):
@@ -154,7 +154,7 @@ def parse_time(text: str) -> float:
         parts = []
     if not 1 <= len(parts) <= 3 or not all(math.isfinite(part) and part >= 0 for part in parts):
         raise ValueError(f"must be seconds or [HH:]MM:SS, got {text!r}")
-    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    return float(sum(part * 60**power for power, part in enumerate(reversed(parts))))
 
 
 def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:

@@ -1,6 +1,6 @@
-"""From a config and an opened source to the renderer and the sinks: default names, and what is refused before any work.
+"""From a config and an opened source to the renderer and the sinks: default names, and what is refused.
 
-Invariant: when `plan_outputs` returns, nothing that exists will be replaced unasked and the estimated size fits the disk.
+Invariant: when `plan_outputs` returns, nothing that exists will be replaced unasked and it fits the disk.
 """
 
 import glob
@@ -197,7 +197,6 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
                 audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
                 overwrite=output.overwrite,
                 audio_to_source_end=config.capture.max_frames is None,
-                fragmented=plan.info.is_live,
             )
         )
     elif plan.path is not None and (plan.kind is OutputKind.PICTURE or output.picture != "none"):

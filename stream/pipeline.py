@@ -313,7 +313,8 @@ def run_config(
     outcome = pipeline.run()
 
     log = source.log
-    notes = list(dict.fromkeys([*said, *engine.notes, *log.notes, *(n for s in sinks for n in getattr(s, "notes", []))]))
+    later = [*engine.notes, *log.notes, *(note for sink in sinks for note in getattr(sink, "notes", []))]
+    notes = list(dict.fromkeys([*said, *later]))
     for note in notes[len(set(said)) :]:
         say(note)
     report = _report(pipeline, engine, outcome, notes=notes, duration_s=time.monotonic() - started)
@@ -322,9 +323,7 @@ def run_config(
     return report
 
 
-def _report(
-    pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, notes: list[str], duration_s: float
-) -> Report:
+def _report(pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, notes: list[str], duration_s: float) -> Report:
     log, metrics, stages = pipeline.source.log, pipeline.metrics, pipeline.stages
     skipped = [*log.skipped, *stages.refused]
     captured = metrics.delivered + len(log.skipped)

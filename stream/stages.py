@@ -19,7 +19,7 @@ from stream.metrics import Metrics, StageTime
 Result = tuple[Frame, Depth]
 
 JOIN_DEADLINE_S = 2.0
-"""How long a stage may take to notice that it should stop before it is abandoned (capture) or waited for (inference)."""
+"""How long the capture thread may take to notice that it should stop before it is abandoned."""
 
 
 class Inference(Protocol):
@@ -55,8 +55,8 @@ class Stages:
         self._lock = threading.Lock()
         self._threads = [
             # A reader can be stuck in a driver or network call that Python cannot wake: a daemon may be abandoned.
-            threading.Thread(target=self._guard, args=("capture", self._capture), name="depthstream-capture", daemon=True),
-            threading.Thread(target=self._guard, args=("inference", self._infer), name="depthstream-inference", daemon=True),
+            threading.Thread(target=self._guard, args=(name, work), name=f"depthstream-{name}", daemon=True)
+            for name, work in (("capture", self._capture), ("inference", self._infer))
         ]
 
     def start(self) -> None:

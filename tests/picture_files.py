@@ -2,6 +2,8 @@
 
 import io
 import struct
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,30 +70,38 @@ def save_heic(path: Path, *images: Pixels, primary: int = 0, mode: str = "", **o
 
 def icc_profile(to_xyz: NDArray[np.float64] = P3_TO_XYZ, *, gamma: float = 2.2) -> bytes:
     """A minimal ICC v2 matrix profile for RGB with the given colorants and a pure power curve."""
+    colorants = {name: _xyz(to_xyz[:, column]) for column, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+    return _profile(b"RGB ", colorants | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(gamma)))
 
-    def xyz(values: object) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)  # type: ignore[attr-defined]
 
+def gray_profile(*, gamma: float) -> bytes:
+    """A minimal ICC v2 profile for gray with a pure power curve."""
+    return _profile(b"GRAY", {b"kTRC": _curve(gamma)})
+
+
+def _xyz(values: Iterable[float]) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+
+def _curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+
+
+def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
     text = b"test profile\0"
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
     tags = {
         b"desc": description + bytes(-len(description) % 4),
         b"cprt": b"text\0\0\0\0none\0\0\0\0",
-        b"wtpt": xyz(WHITE_D50),
-        b"rXYZ": xyz(to_xyz[:, 0]),
-        b"gXYZ": xyz(to_xyz[:, 1]),
-        b"bXYZ": xyz(to_xyz[:, 2]),
-        b"rTRC": curve,
-        b"gTRC": curve,
-        b"bTRC": curve,
+        b"wtpt": _xyz(WHITE_D50),
+        **tags,
     }
     at = 128 + 4 + 12 * len(tags)
     table, data = struct.pack(">I", len(tags)), b""
     for name, body in tags.items():
         table += name + struct.pack(">II", at + len(data), len(body))
         data += body
-    header = struct.pack(">I4sI4s4s4s", at + len(data), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    header = struct.pack(">I4sI4s4s4s", at + len(data), b"none", 0x02400000, b"mntr", space, b"XYZ ")
     header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
     header += b"".join(struct.pack(">i", round(v * 65536)) for v in WHITE_D50)
     return header.ljust(128, b"\0") + table + data
@@ -116,7 +126,6 @@ def animated(path: Path, pictures: list[Pixels], durations_ms: list[int], **opti
 
 def png_of_size(path: Path, width: int, height: int) -> Path:
     """A black PNG of any size, written by hand in little memory (one bit per pixel)."""
-    import zlib
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -12,12 +12,14 @@ MODULES = sorted(ROOT.rglob("*.py"))
 STAGES = {"capture", "models", "infer", "render", "sinks"}
 
 
-def imports(path: Path, *, lazy: bool = True) -> set[str]:
-    """Modules imported by a file; `lazy=False` leaves out imports inside functions and `TYPE_CHECKING`."""
+def imports(path: Path) -> set[str]:
+    """Modules a file imports when it runs, lazy imports included; those for type checkers are not."""
     tree = ast.parse(path.read_text())
-    body = list(ast.walk(tree)) if lazy else tree.body
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
     found: set[str] = set()
-    for node in body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -84,13 +84,12 @@ def test_unreadable_input_is_one_line_and_exit_1(
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_one_picture_gets_a_picture_its_raw_depth_and_a_report(
-    photo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_picture_gets_a_picture_its_raw_depth_and_a_report(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "photo.png", "--save", "npy", "--report", "r.json", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "starter" in err
-    assert Image.open("photo_depth.png").size == (64, 48)
+    with Image.open("photo_depth.png") as picture:
+        assert picture.size == (64, 48)
     values = np.load("photo.npy")
     assert (values.dtype, values.shape) == (np.float32, (48, 64))
     report = json.loads(out)
@@ -108,7 +107,18 @@ def test_quiet_says_nothing(photo: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_printed_config_can_be_fed_back(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", str(photo), "-o", "x.png", "--colormap", "turbo", "--range", "0:2", "--set", "inference.batch=3"]
+    arguments = [
+        "run",
+        str(photo),
+        "-o",
+        "x.png",
+        "--colormap",
+        "turbo",
+        "--range",
+        "0:2",
+        "--set",
+        "inference.batch=3",
+    ]
     assert invoke([*arguments, "--print-config"]) == 0
     first = capsys.readouterr().out
     Path("c.yaml").write_text(first)
@@ -121,7 +131,7 @@ def test_printed_config_can_be_fed_back(photo: Path, capsys: pytest.CaptureFixtu
 def test_models_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows][0] == "starter"
+    assert rows[0]["name"] == "starter"
     assert rows[0]["licence"] == "Apache-2.0"
     assert invoke(["models"]) == 0
     assert "starter" in capsys.readouterr().out

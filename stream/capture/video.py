@@ -6,7 +6,7 @@ Invariant: a frame that can be decoded is delivered; what cannot is named once i
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _MISSING_TAIL_S = 0.25
-"""A file whose last frame ends this much before the stream's stated end was cut off; less is rounding and edit lists."""
+"""A file whose last frame ends this much before its stated end was cut off; less is rounding and edit lists."""
 
 
 class VideoSource:
@@ -127,7 +127,7 @@ class VideoSource:
         self._frames.close()
         self._container.close()
 
-    def _decode(self, start_s: float, maker: FrameMaker) -> Iterator[Frame]:
+    def _decode(self, start_s: float, maker: FrameMaker) -> Generator[Frame, None, None]:
         stream = self._stream
         if start_s > 0:
             origin = self._origin or 0

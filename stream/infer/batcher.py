@@ -4,7 +4,9 @@ Invariant: results come out in the order in which frames went in, at most four b
 waits for a batch to fill.
 """
 
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -14,8 +16,9 @@ from stream.frames import Depth, Frame
 
 LOOKAHEAD_BATCHES = 4
 """Stills are grouped by shape within this many batches."""
-LOOKAHEAD_BYTES = 512 * 2**20
-"""Beyond this many bytes of waiting pictures nothing more is taken: four 50-megapixel photos."""
+LOOKAHEAD_BYTES = 2**30
+"""No more is taken while pictures and depth maps of this many bytes are held: 153 megapixels, six large photos."""
+_BYTES_PER_PIXEL = 3 + 4  # uint8 RGB and float32 depth
 
 
 class Grouping(StrEnum):
@@ -64,7 +67,7 @@ def infer_stream(
         BaseException: what the channel was aborted with.
     """
     waiting = _Waiting(engine, batch=batch, grouping=grouping, on_skip=on_skip)
-    ordered = _Ordered(waiting)
+    ordered = _Ordered(waiting.unreleased)
     may_wait_for_more = frames.when_full is Full.BLOCK
     ended = False
     while not ended or waiting or engine.pending:
@@ -80,11 +83,19 @@ def infer_stream(
                     break
             waiting.add(frame)
         is_final = ended or not may_wait_for_more
-        group = waiting.take() if not waiting.wants_more or is_final else []
+        group = waiting.take() if is_final or not waiting.wants_more else []
         if engine.pending and (not group or engine.pending == engine.depth):
             yield from ordered.release(engine.collect())
         if group:
             engine.submit(group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrival:
+    frame: Frame
+    key: Hashable
+    number: int
+    """Counts accepted frames from 0."""
 
 
 class _Waiting:
@@ -94,15 +105,15 @@ class _Waiting:
         self, engine: BatchEngine, *, batch: int, grouping: Grouping, on_skip: Callable[[Frame, str], None]
     ) -> None:
         self._engine, self._batch, self._on_skip = engine, batch, on_skip
-        self._most = batch * LOOKAHEAD_BATCHES if grouping is Grouping.BY_SHAPE else batch
         self._by_shape = grouping is Grouping.BY_SHAPE
-        self._frames: list[tuple[Hashable, Frame]] = []
-        self._bytes = 0
-        self.sequence: list[int] = []
-        """`Frame.index` of every accepted frame that is not yet released, in order."""
+        self._span = batch * LOOKAHEAD_BATCHES if self._by_shape else batch
+        self._arrivals: list[_Arrival] = []
+        self._accepted = 0
+        self.unreleased: deque[Frame] = deque()
+        """Every accepted frame whose result has not been released, in order."""
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._arrivals)
 
     def add(self, frame: Frame) -> None:
         try:
@@ -110,55 +121,60 @@ class _Waiting:
         except ModelError as error:
             self._on_skip(frame, str(error))
             return
-        self._frames.append((key, frame))
-        self._bytes += frame.rgb.nbytes
-        self.sequence.append(frame.index)
+        self._arrivals.append(_Arrival(frame=frame, key=key, number=self._accepted))
+        self._accepted += 1
+        self.unreleased.append(frame)
 
     @property
     def wants_more(self) -> bool:
         """No batch is full yet, and there is room to look further."""
-        return not self._full_key() and len(self._frames) < self._most and self._bytes < LOOKAHEAD_BYTES
+        return self._full_key() is None and not self._is_overdue
 
     def take(self) -> list[Frame]:
-        """The next batch: the first full one, else that of the oldest frame."""
-        if not self._frames:
+        """The next batch: that of the oldest frame if it has waited long enough, else the first full one."""
+        if not self._arrivals:
             return []
-        full = self._full_key()
-        wanted = full[0] if full else self._frames[0][0]
-        group: list[Frame] = []
-        rest: list[tuple[Hashable, Frame]] = []
-        for key, frame in self._frames:
-            neighbours = self._by_shape or not rest
-            if key == wanted and neighbours and len(group) < self._batch:
-                group.append(frame)
-            else:
-                rest.append((key, frame))
-        self._frames = rest
-        self._bytes = sum(frame.rgb.nbytes for _, frame in rest)
-        return group
+        full = None if self._is_overdue else self._full_key()
+        wanted = self._arrivals[0].key if full is None else full
+        group: list[_Arrival] = []
+        rest: list[_Arrival] = []
+        for arrival in self._arrivals:
+            may_join = self._by_shape or not rest
+            fits = arrival.key == wanted and may_join and len(group) < self._batch
+            (group if fits else rest).append(arrival)
+        self._arrivals = rest
+        return [arrival.frame for arrival in group]
 
-    def _full_key(self) -> list[Hashable]:
+    @property
+    def _is_overdue(self) -> bool:
+        """The oldest frame holds up too much: `span` frames, or too many bytes, have come since."""
+        if self._arrivals and self._accepted - self._arrivals[0].number >= self._span:
+            return True
+        held = sum(frame.size[0] * frame.size[1] for frame in self.unreleased)
+        return held * _BYTES_PER_PIXEL >= LOOKAHEAD_BYTES
+
+    def _full_key(self) -> Hashable | None:
         """The first key with a whole batch of frames; neighbours from the oldest on, unless grouped by shape."""
-        counts: dict[Hashable, int] = {}
-        for key, _ in self._frames:
-            if not self._by_shape and counts and key not in counts:
-                return [self._frames[0][0]]  # a change of shape ends the oldest frame's batch
-            counts[key] = counts.get(key, 0) + 1
-            if counts[key] >= self._batch:
-                return [key]
-        return []
+        counts: Counter[Hashable] = Counter()
+        for arrival in self._arrivals:
+            if not self._by_shape and counts and arrival.key not in counts:
+                return self._arrivals[0].key  # a change of shape ends the oldest frame's batch
+            counts[arrival.key] += 1
+            if counts[arrival.key] >= self._batch:
+                return arrival.key
+        return None
 
 
 class _Ordered:
     """Puts results back into the order of their frames."""
 
-    def __init__(self, waiting: _Waiting) -> None:
-        self._sequence = waiting.sequence
+    def __init__(self, unreleased: deque[Frame]) -> None:
+        self._unreleased = unreleased
         self._ready: dict[int, tuple[Frame, Depth]] = {}
 
     def release(self, results: Sequence[tuple[Frame, Depth]]) -> Iterator[tuple[Frame, Depth]]:
         """Take results; yield all whose predecessors have been yielded."""
         for frame, depth in results:
             self._ready[frame.index] = (frame, depth)
-        while self._sequence and self._sequence[0] in self._ready:
-            yield self._ready.pop(self._sequence.pop(0))
+        while self._unreleased and self._unreleased[0].index in self._ready:
+            yield self._ready.pop(self._unreleased.popleft().index)

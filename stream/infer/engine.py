@@ -6,19 +6,22 @@ Invariant: every batch submitted is collected once, in order, and what comes out
 import copy
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stream.errors import ModelError, StreamError
+from stream.errors import ModelError
 from stream.frames import Depth, Frame
-from stream.infer.device import DTYPES, resolve_device, resolve_precision
+from stream.infer.device import DTYPES, resolve_device, resolve_precision, resolve_threads
 from stream.infer.geometry import network_size
 from stream.infer.lanes import Event, Lanes, lanes_for
-from stream.infer.preprocess import to_input, to_picture_size
+from stream.infer.preprocess import Preprocessor, to_picture_size
 from stream.models.registry import LoadedModel
+
+_REMEMBERED_SIZES = 4096
+"""Picture sizes whose network size is remembered: a folder of stills may hold any number of them."""
 
 
 @dataclass(kw_only=True)
@@ -31,20 +34,25 @@ class _Slot:
     computed: Event | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """A submitted batch. Device tensors are held until its results are on the host."""
+    """A submitted batch.
+
+    Attributes:
+        on_device: kept until the results are on the host, so that no later batch is given its memory.
+        results: float32 H×W each, on the host once `downloaded` is reached.
+        is_finite: bool N, likewise.
+    """
 
     frames: Sequence[Frame]
-    outputs: list[Tensor]
-    results: list[Tensor]
+    on_device: Sequence[Tensor]
+    results: Sequence[Tensor]
     is_finite: Tensor
     downloaded: Event
-    on_device: list[Tensor] = field(default_factory=list)
 
 
 class Engine:
-    """Runs a model on batches of frames.
+    """Runs a model on batches of frames; used by one thread at a time.
 
     Args:
         model: its network is moved to the device and, for half precision, cast once.
@@ -53,8 +61,12 @@ class Engine:
         batch: most frames in one forward pass; halved when the device runs out of memory.
         input_size: inference size instead of the model's own, see `geometry.network_size`.
         square: squeeze pictures to a square network input.
-        threads: CPU threads for the whole process, None leaves torch's choice.
+        threads: CPU threads of torch, for the whole process until `close`; see `device.resolve_threads` for None.
         lanes: the device's order of work; for tests.
+
+    Attributes:
+        notes: worth saying once; grows while running.
+        counters: `precision_fallbacks` (frames), `batch_halvings`.
 
     Raises:
         UsageError: device, precision or input size are not possible here.
@@ -79,15 +91,17 @@ class Engine:
         self.notes: list[str] = list(model.notes)
         self.counters: Counter[str] = Counter()
         self._input_size, self._square = input_size, square
-        network_size(self.spec.input, self.spec.input.size_hw, input_size=input_size, square=square)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        self.plan(self.spec.input.size_hw)  # an impossible input size is refused here, not at the first frame
         self._lanes = lanes or lanes_for(self.device)
+        self._preprocess = Preprocessor(self.spec.input, self.device)
         self._network = self._placed(self.precision)
         self._safe_network: nn.Module | None = None
-        self._slots = deque(_Slot() for _ in range(self._lanes.depth))
+        self._slots = deque(_Slot() for _ in range(self.depth))
         self._batches: deque[_Batch] = deque()
-        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        self._closed = False
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(resolve_threads(threads, self.device, self.spec))
 
     @property
     def depth(self) -> int:
@@ -106,8 +120,8 @@ class Engine:
             ModelError: it would be beyond `geometry.MAX_INPUT_PIXELS`.
         """
         if size_hw not in self._sizes:
-            if len(self._sizes) > 4096:
-                self._sizes.clear()  # a folder of stills may hold any number of sizes
+            if len(self._sizes) >= _REMEMBERED_SIZES:
+                self._sizes.clear()
             self._sizes[size_hw] = network_size(
                 self.spec.input, size_hw, input_size=self._input_size, square=self._square
             )
@@ -134,22 +148,22 @@ class Engine:
             raise ValueError(f"cannot submit {len(frames)} frames of network sizes {keys}, {self.pending} pending")
         slot = self._slots[0]
         self._slots.rotate(-1)
-        pictures = self._upload(slot, frames)
-        with torch.inference_mode(), self._lanes.computing(slot.uploaded):
-            outputs, is_finite = self._forward(pictures, frames, keys.pop(), self._network)
-            slot.computed = self._lanes.event()
-        with torch.inference_mode(), self._lanes.downloading(slot.computed):
-            results = [self._lanes.to_host(output) for output in outputs]
-            flag = self._lanes.to_host(is_finite)
-            downloaded = self._lanes.event()
+        with torch.inference_mode():
+            pictures = self._upload(slot, frames)
+            with self._lanes.computing(slot.uploaded):
+                outputs, is_finite = self._forward(pictures, frames, self._network, DTYPES[self.precision])
+                slot.computed = self._lanes.event()
+            with self._lanes.downloading(slot.computed):
+                results = [self._lanes.to_host(output) for output in outputs]
+                is_finite_on_host = self._lanes.to_host(is_finite)
+                downloaded = self._lanes.event()
         self._batches.append(
             _Batch(
                 frames=frames,
-                outputs=outputs,
+                on_device=[*outputs, is_finite],
                 results=results,
-                is_finite=flag,
+                is_finite=is_finite_on_host,
                 downloaded=downloaded,
-                on_device=[is_finite],
             )
         )
 
@@ -157,23 +171,28 @@ class Engine:
         """Results of the oldest batch, waiting for that batch alone.
 
         Raises:
-            ModelError: the output is not finite, in fp32 either.
+            ModelError: a frame's output is not finite, in fp32 either.
             IndexError: nothing is pending.
         """
         batch = self._batches.popleft()
         batch.downloaded.synchronize()
-        results = batch.results if bool(batch.is_finite) else self._recomputed(batch.frames)
-        return [(frame, self._depth(frame, result)) for frame, result in zip(batch.frames, results, strict=True)]
+        return [
+            (frame, self._depth(frame, result if is_finite else self._recomputed(frame)))
+            for frame, result, is_finite in zip(batch.frames, batch.results, batch.is_finite.tolist(), strict=True)
+        ]
 
     def close(self) -> None:
-        """Forget what is pending and release the network. Idempotent."""
+        """Forget what is pending, release the network and give torch its threads back. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._batches.clear()
-        self._slots = deque(_Slot() for _ in range(self.depth))
+        self._slots.clear()
         self._network = self._safe_network = nn.Identity()
+        torch.set_num_threads(self._threads_before)
 
     def _depth(self, frame: Frame, result: Tensor) -> Depth:
-        values: np.ndarray[tuple[int, int], np.dtype[np.float32]] = result.numpy()
-        return Depth(values=values, kind=self.spec.output, index=frame.index)
+        return Depth(values=self._lanes.owned(result), kind=self.spec.output, index=frame.index)
 
     def _upload(self, slot: _Slot, frames: Sequence[Frame]) -> list[Tensor]:
         """Copy frames into the slot; returns uint8 H×W×3 views on the device."""
@@ -181,8 +200,11 @@ class Engine:
         if slot.uploaded is not None:
             slot.uploaded.synchronize()  # the copy engine may still read the host buffer
         if slot.host is None or slot.device is None or slot.host.numel() < total:
-            slot.host = self._lanes.host_buffer(total, torch.uint8)
-            slot.device = self._lanes.device_buffer(total, torch.uint8)
+            try:
+                slot.host = self._lanes.host_buffer(total)
+                slot.device = self._lanes.device_buffer(slot.host)
+            except torch.OutOfMemoryError as error:
+                raise self._too_large(len(frames)) from error
         host = slot.host.numpy()
         pictures, offset = [], 0
         for frame in frames:
@@ -196,59 +218,63 @@ class Engine:
         return pictures
 
     def _forward(
-        self, pictures: Sequence[Tensor], frames: Sequence[Frame], size_hw: tuple[int, int], network: nn.Module
+        self, pictures: Sequence[Tensor], frames: Sequence[Frame], network: nn.Module, dtype: torch.dtype
     ) -> tuple[list[Tensor], Tensor]:
-        """float32 maps at source size, and a bool scalar: all of them are finite."""
-        dtype = next((p.dtype for p in network.parameters()), torch.float32)
-        while True:
-            try:
-                maps: list[Tensor] = []
-                for start in range(0, len(pictures), self.batch):
-                    chunk = pictures[start : start + self.batch]
-                    inputs = [to_input(picture, self.spec.input, size_hw, dtype) for picture in chunk]
-                    maps += network(inputs[0] if len(inputs) == 1 else torch.cat(inputs)).unbind()
-                outputs = [
-                    to_picture_size(output, frame.size, self.spec.upsample).contiguous()
-                    for output, frame in zip(maps, frames, strict=True)
-                ]
-                return outputs, torch.stack([torch.isfinite(output).all() for output in outputs]).all()
-            except torch.OutOfMemoryError as error:
-                message = str(error).partition("\n")[0]
-            # Outside the `except`: the exception's frames keep the failed attempt's tensors alive.
-            self._halve(message)
+        """float32 H×W for each frame, and bool N: what the network gave for it is finite."""
+        # The next attempt starts when the failed one's tensors are gone: its exception has kept them alive.
+        while (result := self._attempt(pictures, frames, network, dtype)) is None:
+            if self.batch == 1:
+                raise self._too_large(1)
+            self.batch //= 2
+            self.counters["batch_halvings"] += 1
+            self.notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return result
 
-    def _halve(self, message: str) -> None:
-        if self.batch == 1:
-            raise ModelError(
-                f"one frame does not fit into the memory of {self.device}: {message}",
-                where=self.spec.name,
-                hint="use a smaller --input-size, --precision fp16, or --device cpu",
-            )
-        self.batch = max(1, self.batch // 2)
-        self.counters["batch_halvings"] += 1
-        self.notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _attempt(
+        self, pictures: Sequence[Tensor], frames: Sequence[Frame], network: nn.Module, dtype: torch.dtype
+    ) -> tuple[list[Tensor], Tensor] | None:
+        """`_forward`, or None if the device runs out of memory."""
+        try:
+            size_hw = self.key(frames[0])
+            maps: list[Tensor] = []
+            for start in range(0, len(pictures), self.batch):
+                inputs = [self._preprocess(p, size_hw, dtype) for p in pictures[start : start + self.batch]]
+                maps += network(inputs[0] if len(inputs) == 1 else torch.cat(inputs)).unbind()
+            outputs = [
+                to_picture_size(output, frame.size, self.spec.upsample)
+                for output, frame in zip(maps, frames, strict=True)
+            ]
+            # Of the network's output, not of the upsampled one: a 1080p map takes 8 ms to check on a CPU.
+            return outputs, torch.stack([torch.isfinite(output).all() for output in maps])
+        except torch.OutOfMemoryError:
+            return None
 
-    def _recomputed(self, frames: Sequence[Frame]) -> list[Tensor]:
-        """The batch again in fp32."""
+    def _recomputed(self, frame: Frame) -> Tensor:
+        """float32 H×W on the host, in fp32."""
         if self.precision == "fp32":
-            raise self._not_finite(frames)
+            raise self._not_finite(frame)
         if self._safe_network is None:
             self._safe_network = self._placed("fp32")
             self.notes.append(f"{self.spec.name} gave non-finite depth in {self.precision}: such frames use fp32")
-        self.counters["precision_fallbacks"] += len(frames)
-        pictures = [torch.from_numpy(frame.rgb.copy()).to(self.device) for frame in frames]
+        self.counters["precision_fallbacks"] += 1
         with torch.inference_mode():
-            outputs, is_finite = self._forward(pictures, frames, self.key(frames[0]), self._safe_network)
-            if not bool(is_finite):
-                raise self._not_finite(frames)
-            return [output.cpu() for output in outputs]
+            picture = torch.tensor(frame.rgb, device=self.device)
+            outputs, is_finite = self._forward([picture], [frame], self._safe_network, torch.float32)
+            if not is_finite.item():
+                raise self._not_finite(frame)
+            return outputs[0].cpu()
 
-    def _not_finite(self, frames: Sequence[Frame]) -> StreamError:
-        name = frames[0].name or f"frame {frames[0].index}"
+    def _not_finite(self, frame: Frame) -> ModelError:
+        what = f"the depth of {frame.name or f'frame {frame.index}'} is not finite in fp32"
+        return ModelError(what, where=self.spec.name, hint="is the weights file whole?")
+
+    def _too_large(self, frames: int) -> ModelError:
         return ModelError(
-            f"the depth of {name} is not finite in fp32 either", where=self.spec.name, hint="is the weights file whole?"
+            f"{f'{frames} frames do' if frames > 1 else 'one frame does'} not fit into the memory of {self.device}",
+            where=self.spec.name,
+            hint="use a smaller --input-size or --batch, --precision fp16, or --device cpu",
         )
 
     def _placed(self, precision: str) -> nn.Module:
@@ -256,11 +282,14 @@ class Engine:
         network = self.model.network
         if precision != "fp32" or self.device.type != "cpu":
             network = copy.deepcopy(network)
-        network = network.to(device=self.device, dtype=DTYPES[precision])
-        for name, module in network.named_modules():
-            if any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.spec.fp32_modules):
-                module.float()
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+            is_delicate = any(f"{name}.".startswith(f"{prefix}.") for prefix in self.spec.fp32_modules)
+            if tensor.is_floating_point() and not is_delicate:
+                tensor.data = tensor.data.to(DTYPES[precision])
+        network = network.to(self.device)
+        for tensor in network.parameters():
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # the weights, before another stream reads them
         return network

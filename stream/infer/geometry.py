@@ -26,9 +26,11 @@ def network_size(
         square: give up the aspect and use N × N.
 
     Raises:
-        UsageError: the model takes one size only.
+        UsageError: the input size is not positive, or the model takes one size only.
         ModelError: the input would exceed `MAX_INPUT_PIXELS`.
     """
+    if input_size is not None and input_size < 1:
+        raise UsageError("is no size", where=f"--input-size {input_size}", allowed="pixels, 1 or more")
     if policy.fixed_size:
         height, width = policy.size_hw
         if input_size is not None and input_size != height:

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stream.frames import DepthMap
+
 
 class Event(Protocol):
     """A point in the work queued so far."""
@@ -37,13 +39,13 @@ class Lanes:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def host_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """A flat host buffer fit for copies to and from the device."""
-        return torch.empty(numel, dtype=dtype)
+    def host_buffer(self, numel: int) -> Tensor:
+        """A flat uint8 host buffer fit for uploads."""
+        return torch.empty(numel, dtype=torch.uint8)
 
-    def device_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """A flat device buffer."""
-        return torch.empty(numel, dtype=dtype, device=self.device)
+    def device_buffer(self, host: Tensor) -> Tensor:
+        """What `host` is uploaded to: on the CPU `host` itself, so that uploading costs nothing."""
+        return host.to(self.device)
 
     @contextmanager
     def uploading(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
@@ -62,7 +64,12 @@ class Lanes:
 
     def to_host(self, values: Tensor) -> Tensor:
         """`values` on the host, once the next event is reached."""
-        return values if values.device.type == "cpu" else values.cpu()
+        return values.cpu()
+
+    def owned(self, values: Tensor) -> DepthMap:
+        """Downloaded float32 `values` as an array that nothing else uses."""
+        array: DepthMap = values.numpy()
+        return array
 
     def event(self) -> Event:
         """The point reached by the work queued in the current lane."""
@@ -76,15 +83,19 @@ class CudaLanes(Lanes):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._copies = torch.cuda.Stream(device)
-        self._compute = torch.cuda.Stream(device)
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def host_buffer(self, numel: int, dtype: torch.dtype) -> Tensor:
+    def host_buffer(self, numel: int) -> Tensor:
         """Pinned, so that copies are asynchronous."""
-        return torch.empty(numel, dtype=dtype, pin_memory=True)
+        return torch.empty(numel, dtype=torch.uint8, pin_memory=True)
+
+    def device_buffer(self, host: Tensor) -> Tensor:
+        """See `Lanes`."""
+        return torch.empty_like(host, device=self.device)
 
     @contextmanager
-    def _on(self, stream: "torch.cuda.Stream", after: Event | None) -> Iterator[None]:
+    def _on(self, stream: torch.cuda.Stream, after: Event | None) -> Iterator[None]:
         with torch.cuda.stream(stream):
             if isinstance(after, torch.cuda.Event):
                 stream.wait_event(after)
@@ -112,9 +123,14 @@ class CudaLanes(Lanes):
         """Into pinned memory, which torch's host allocator reuses only after the copy has finished."""
         return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
 
+    def owned(self, values: Tensor) -> DepthMap:
+        """A copy: a program that keeps many depth maps must not pin as much memory."""
+        array: DepthMap = values.numpy().copy()
+        return array
+
     def event(self) -> Event:
         """Recorded in the current stream; waiting for it blocks without spinning."""
-        event = torch.cuda.Event(blocking=True)
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

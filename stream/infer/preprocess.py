@@ -28,14 +28,24 @@ def resize(x: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
             return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=True)
 
 
-def to_input(rgb: Tensor, policy: InputPolicy, size_hw: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """uint8 H×W×3 on the device → normalised `dtype` 1×3×h×w, channels last; computed in float32."""
-    # A uint8 permute is a view; the conversion reads it once and keeps channels last.
-    x = rgb.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(255)
-    x = resize(x, size_hw, policy.resample)
-    mean = torch.tensor(policy.mean, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(policy.std, device=x.device).view(1, 3, 1, 1)
-    return ((x - mean) / std).to(dtype, memory_format=torch.channels_last)
+class Preprocessor:
+    """Makes network inputs as a policy says.
+
+    Args:
+        device: where pictures are; the constants are put there once, because sending them makes the host wait.
+    """
+
+    def __init__(self, policy: InputPolicy, device: torch.device) -> None:
+        self._resample = policy.resample
+        # For values in [0, 255]: normalising is linear, so dividing by 255 needs no pass of its own.
+        self._mean = torch.tensor(policy.mean, device=device).mul_(255).view(1, 3, 1, 1)
+        self._std = torch.tensor(policy.std, device=device).mul_(255).view(1, 3, 1, 1)
+
+    def __call__(self, rgb: Tensor, size_hw: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """uint8 H×W×3 → normalised `dtype` 1×3×h×w, channels last; computed in float32."""
+        # Permuting is a view, and the conversion keeps its order in memory: channels last without a copy for it.
+        x = resize(rgb.permute(2, 0, 1)[None].float(), size_hw, self._resample)
+        return ((x - self._mean) / self._std).to(dtype, memory_format=torch.channels_last)
 
 
 def to_picture_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:

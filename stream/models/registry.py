@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream.errors import UsageError
+from stream.errors import ModelError, UsageError
 from stream.models import catalog
 from stream.models.spec import ModelSpec
 
@@ -68,7 +68,7 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
 
     Raises:
         UsageError: unknown name, or no such weights file.
-        ModelError: the weights cannot be read or do not fit.
+        ModelError: the weights cannot be read or do not fit, or the catalog's file is not the published one.
     """
     import torch
 
@@ -77,13 +77,15 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
 
     spec = find(model) if isinstance(model, str) else model
     path = find_file(spec, weights)
-    state_dict = read_state_dict(path)
+    state_dict, digest = read_state_dict(path), sha256(path)
+    if weights is None and spec.weights.sha256 not in (None, digest):
+        raise ModelError(f"is not the file the catalog names: its sha256 is {digest}", where=str(path))
     with torch.device("meta"):
         network = _architectures()[spec.architecture](**dict(spec.options))
     fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
     network.eval().requires_grad_(False)
     fold_batch_norms(network)
-    return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=sha256(path))
+    return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=digest)
 
 
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:

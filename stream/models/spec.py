@@ -87,7 +87,7 @@ class ModelSpec:
         upsample: how the network output becomes picture-sized.
         weights: see `WeightsFile`.
         precisions: precisions that are safe, best-known first; "fp32" always among them.
-        fp32_modules: dotted module-name prefixes kept in fp32 when weights are cast to half precision.
+        fp32_modules: dotted prefixes of modules, parameters or buffers kept in fp32 when weights are cast to half.
         parameters_m: millions of trainable parameters.
         licence: SPDX identifier of the weights.
         source: paper or official repository.

@@ -43,7 +43,7 @@ def find_file(spec: ModelSpec, weights: Path | None = None) -> Path:
     raise ModelError(
         f"needs its weights file {spec.weights.file}",
         where=spec.name,
-        hint=f"download {spec.weights.url} and pass it with --weights" if spec.weights.url else "pass it with --weights",
+        hint=f"download {spec.weights.url} and pass it with --weights" if spec.weights.url else "use --weights",
     )
 
 
@@ -113,9 +113,7 @@ def _unwrap(content: object, where: str) -> dict[str, Tensor]:
     return tensors
 
 
-def fill(
-    network: nn.Module, state_dict: Mapping[str, Tensor], *, where: str, ignored_keys: Sequence[str] = ()
-) -> None:
+def fill(network: nn.Module, state_dict: Mapping[str, Tensor], *, where: str, ignored_keys: Sequence[str] = ()) -> None:
     """Give a network (it may be on the meta device) the tensors of `state_dict`, as float32.
 
     Args:
@@ -138,7 +136,7 @@ def fill(
         _list("of another shape", sorted(shapes)),
     ]
     if found := [problem for problem in problems if problem]:
-        raise ModelError(f"does not fit this model: {'; '.join(found)}", where=where, hint="is it another model's file?")
+        raise ModelError(f"does not fit this model: {'; '.join(found)}", where=where, hint="another model's file?")
     for key, value in network.state_dict().items():
         if _matches(key, _COUNTERS):
             given[key] = torch.zeros(value.shape, dtype=value.dtype)

@@ -1,160 +1,189 @@
-"""The source's audio track in the output: copied packet by packet, or encoded again where the container needs it.
+"""The source's sound on its way into the output: copied packet by packet, or encoded again where the format needs it.
 
-Invariant: audio is read no further than the pictures written, so memory stays bounded; a track that cannot be read
-is left out and named, and never costs the video.
+Invariant: sound is read no further than the pictures written, so memory stays bounded; sound that cannot be read is
+left out and named in the notes, and never costs the video.
 """
 
 from collections.abc import Iterator
+from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from stream.frames import SourceInfo
 from stream.media import av
+from stream.sinks.encoders import Container
 
 if TYPE_CHECKING:
-    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
+_TIMEOUT_S = 10.0  # of a network source, to open and between reads
 _OPUS_RATE = 48_000
+_BIT_RATE_PER_CHANNEL = 80_000  # AAC is transparent for most material from about 128 kbit/s stereo on
+_MAX_CHANNELS = {"aac": 8, "libopus": 2}
+
+
+class AudioPolicy(StrEnum):
+    """What happens to the source's sound."""
+
+    KEEP = "keep"
+    NONE = "none"
 
 
 class AudioTrack:
-    """The first audio stream of `url`, on its way into an output container.
+    """The first audio stream of a source.
 
-    Life: construct, `attach` before the header is written, `start` at the first picture, `write_until` after each,
-    `finish`, `close`.
-
-    Args:
-        url: path or URL of the source.
-        where: the output, for notes.
+    Life: `load`, `attach` before the output's header is written, `start` at the first picture, `until` after each,
+    `rest` at the end, `close`. Packets are given out, not written, so that a full disk is not taken for bad sound.
     """
 
-    def __init__(self, url: str, *, where: str) -> None:
-        self.notes: list[str] = []
-        self._where = where
-        self._input: InputContainer | None = None
-        self._packets: Iterator[Packet] = iter(())
-        self._next: Packet | None = None
+    def __init__(self, source: "InputContainer", stream: "AudioStream", notes: list[str]) -> None:
+        self._input = source
+        self._source = stream
+        self._notes = notes
         self._target: AudioStream | None = None
-        self._resampler: AudioResampler | None = None
-        self._shift = 0
-        self._begin: Fraction | None = None
-        self._end: Fraction | None = None
-        self.time_base = Fraction(1, _OPUS_RATE)
+        self._copies = True
+        self._shift_s = Fraction(0)
+        self._begin_s: Fraction | None = None
+        self._end_s: Fraction | None = None
+        self._read_s = Fraction(0)
+        self._last_dts: int | None = None
+        self._lost = 0
+        self._packets: Iterator[Packet[Any]] = iter(())
+        self._next: Packet[Any] | None = None
+
+    @classmethod
+    def load(cls, url: str, notes: list[str]) -> Self | None:
+        """Open `url`; None, with a note, where there is nothing that can be decoded or copied."""
         try:
-            self._input = av.open(url)
-            self._source = self._input.streams.audio[0]
-            self.time_base = self._source.time_base or self.time_base
-        except (av.error.FFmpegError, OSError, IndexError) as error:
-            self._give_up(error)
+            source = av.open(url, timeout=_TIMEOUT_S, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError) as error:
+            notes.append(f"no sound: {url} cannot be read for it: {_reason(error)}")
+            return None
+        stream = next(iter(source.streams.audio), None)
+        if stream is None or stream.codec_context is None or not stream.sample_rate or not stream.time_base:
+            source.close()
+            notes.append(f"no sound: {url} has no audio that this FFmpeg knows")
+            return None
+        return cls(source, stream, notes)
 
-    def attach(self, output: "OutputContainer") -> None:
-        """Add the track to `output`: a copy if its format takes the codec, else AAC (Opus in WebM)."""
-        if self._input is None:
-            return
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the source, which is what MP4 counts a copied track's time in."""
+        return self._source.sample_rate
+
+    def attach(self, output: "OutputContainer", container: Container) -> None:
+        """Add the track to `output`: a copy where `container` is said to take the codec, else encoded."""
         context = self._source.codec_context
-        if context is not None and context.name in _copyable(output):
-            self._target = output.add_stream_from_template(self._source, opaque=False)
-            self._target.time_base = self.time_base
-            return
-        codec = "libopus" if output.format.name == "webm" else "aac"
-        rate = _OPUS_RATE if codec == "libopus" else context.sample_rate
-        layout = "mono" if context.layout.nb_channels == 1 else "stereo"
-        self._target = output.add_stream(codec, rate=rate, layout=layout)
-        self._resampler = av.AudioResampler(format=self._target.codec_context.format, layout=layout, rate=rate)
-        name = getattr(context, "name", "unknown")
-        self.notes.append(f"audio: {name} does not go into {output.format.name}, encoded as {codec}")
+        name = context.codec.canonical_name
+        self._copies = name in container.audio_copied
+        if self._copies:
+            self._target = output.add_stream_from_template(self._source)
+        else:
+            codec = container.audio_codec
+            rates = av.Codec(codec, "w").audio_rates
+            rate = context.sample_rate if codec == "aac" and context.sample_rate in (rates or ()) else _OPUS_RATE
+            channels = context.layout.nb_channels
+            layout = context.layout.name if channels <= _MAX_CHANNELS[codec] else "stereo"
+            bit_rate = _BIT_RATE_PER_CHANNEL * min(channels, _MAX_CHANNELS[codec])
+            added = output.add_stream(codec, rate=rate, layout=layout, bit_rate=bit_rate)
+            self._target = cast("AudioStream", added)
+            self._notes.append(f"sound: {container.muxer} does not hold {name}, encoded as {codec}")
+        if self._source.language:
+            self._target.metadata["language"] = self._source.language
 
-    def start(self, output: "OutputContainer", *, first_s: Fraction, info: SourceInfo) -> None:  # noqa: ARG002
-        """The first picture stands at `first_s` of the source's clock; a part of a source is cut and moved with it."""
-        if self._input is None:
-            return
+    def start(self, first_s: Fraction, shift_s: Fraction, info: SourceInfo) -> None:
+        """Begin to read.
+
+        Args:
+            first_s: where the first picture stands on the source's clock.
+            shift_s: what its pictures are moved by; the sound moves with them.
+            info: of the source; its `start_s` and `end_s` cut the sound too.
+        """
+        self._shift_s = shift_s
+        origin_s = first_s
         if info.start_s:
-            self._begin = first_s
-            self._shift = -round(first_s / self.time_base)
+            self._begin_s = first_s
+            video = next(iter(self._input.streams.video), None)
+            if video is not None and video.start_time is not None and video.time_base is not None:
+                origin_s = video.start_time * video.time_base
             try:
-                self._input.seek(-self._shift, stream=self._source)
+                self._input.seek(int(first_s * av.time_base))
             except av.error.FFmpegError:
-                self._input.seek(0)  # no index: packets before the beginning are passed over below
+                # Sound without an index, or a stream that cannot seek: what lies before is read and passed over.
+                self._input.seek(0)
         if info.end_s is not None:
-            self._end = first_s + Fraction(info.end_s) - Fraction(info.start_s or 0)
-        self._packets = self._input.demux(self._source)
-        self._advance()
+            self._end_s = origin_s + Fraction(info.end_s)
+        self._packets = self._wanted()
+        self._next = next(self._packets, None)
 
-    def write_until(self, output: "OutputContainer", until_s: Fraction) -> None:
-        """Write packets that start before `until_s` of the output's clock."""
-        while self._next is not None and self._time(self._next) < until_s:
-            self._write(output, self._next)
-            self._advance()
+    def until(self, time_s: Fraction) -> Iterator["Packet[Any]"]:
+        """Packets for the output of the sound that starts up to `time_s` on the output's clock."""
+        while self._next is not None and self._start_s(self._next) + self._shift_s <= time_s:
+            packet, self._next = self._next, next(self._packets, None)
+            yield from self._written(packet)
 
-    def finish(self, output: "OutputContainer", until_s: Fraction | None) -> None:
-        """Write the rest, up to `until_s` if given, and what the encoder still holds."""
-        if self._target is None:
-            return
-        self.write_until(output, Fraction(2**40) if until_s is None else until_s)
-        if self._resampler is not None:
-            for frame in self._resampler.resample(None):
-                output.mux(self._target.encode(frame))
-            output.mux(self._target.encode(None))
+    def rest(self, end_s: Fraction | None) -> Iterator["Packet[Any]"]:
+        """The packets that are left, up to `end_s` on the output's clock if given, and what the encoder still holds."""
+        while self._next is not None and (end_s is None or self._start_s(self._next) + self._shift_s < end_s):
+            packet, self._next = self._next, next(self._packets, None)
+            yield from self._written(packet)
+        if not self._copies and self._target is not None:
+            yield from self._target.encode(None)
+        if self._lost:
+            self._notes.append(f"sound: {self._lost} damaged packets left out")
 
     def close(self) -> None:
         """Release the source. Idempotent."""
-        if self._input is not None:
-            self._input.close()
-            self._input, self._next = None, None
-
-    def _advance(self) -> None:
-        self._next = None
-        try:
-            for packet in self._packets:
-                if packet.pts is None or packet.size == 0:
-                    continue
-                start = packet.pts * self.time_base
-                if self._begin is not None and start + (packet.duration or 0) * self.time_base <= self._begin:
-                    continue
-                if self._end is not None and start >= self._end:
-                    return
-                self._next = packet
-                return
-        except (av.error.FFmpegError, OSError) as error:
-            self._give_up(error)
-
-    def _time(self, packet: "Packet") -> Fraction:
-        return (Fraction(packet.pts or 0) + self._shift) * self.time_base
-
-    def _write(self, output: "OutputContainer", packet: "Packet") -> None:
-        assert self._target is not None
-        if self._resampler is None:
-            if self._shift:
-                packet.pts = (packet.pts or 0) + self._shift
-                packet.dts = None if packet.dts is None else packet.dts + self._shift
-            packet.stream = self._target
-            output.mux(packet)
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError as error:
-            self._note(f"audio: a damaged packet was left out: {error.strerror}")
-            return
-        for decoded in frames:
-            if decoded.pts is not None:
-                decoded.pts += round(self._shift * self.time_base / decoded.time_base)
-            for frame in self._resampler.resample(decoded):
-                output.mux(self._target.encode(frame))
-
-    def _give_up(self, error: BaseException) -> None:
-        self._note(f"audio ends early or cannot be read: {getattr(error, 'strerror', None) or error}")
         self._packets, self._next = iter(()), None
+        self._input.close()
 
-    def _note(self, note: str) -> None:
-        if note not in self.notes:
-            self.notes.append(note)
+    def _wanted(self) -> Iterator["Packet[Any]"]:
+        """The source's packets between beginning and end; ends early, with a note, where it cannot be read."""
+        try:
+            for packet in self._input.demux(self._source):
+                if not packet.size:
+                    continue
+                packet.pts = packet.dts if packet.pts is None else packet.pts
+                if packet.pts is None:
+                    self._lost += 1
+                    continue
+                self._read_s = self._start_s(packet)
+                if self._begin_s is not None and self._read_s < self._begin_s:
+                    continue
+                if self._end_s is not None and self._read_s >= self._end_s:
+                    return
+                yield packet
+        except (av.error.FFmpegError, OSError) as error:
+            self._notes.append(f"the sound ends at {float(self._read_s):.1f} s: {_reason(error)}")
+
+    def _start_s(self, packet: "Packet[Any]") -> Fraction:
+        return (packet.pts or 0) * packet.time_base
+
+    def _written(self, packet: "Packet[Any]") -> list["Packet[Any]"]:
+        """What `packet` becomes in the output."""
+        assert self._target is not None, "attach comes first"
+        if self._copies:
+            shift = round(self._shift_s / packet.time_base)
+            dts = packet.pts if packet.dts is None else packet.dts
+            if dts is None or packet.pts is None or (self._last_dts is not None and dts <= self._last_dts):
+                self._lost += 1  # muxers take no time twice
+                return []
+            self._last_dts = dts
+            packet.pts, packet.dts = packet.pts + shift, dts + shift
+            packet.stream = self._target
+            return [packet]
+        encoded: list[Packet[Any]] = []
+        try:
+            for frame in self._source.decode(packet):
+                if frame.pts is not None and frame.time_base is not None:
+                    frame.pts += round(self._shift_s / frame.time_base)
+                encoded += self._target.encode(frame)
+        except av.error.InvalidDataError:
+            self._lost += 1
+        return encoded
 
 
-def _copyable(output: "OutputContainer") -> frozenset[str]:
-    """Decoder names of the audio codecs that `output`'s format takes."""
-    if output.format.name == "webm":
-        return frozenset({"opus", "libopus", "vorbis"})
-    return frozenset(output.supported_codecs)
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)

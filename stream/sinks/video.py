@@ -1,77 +1,74 @@
-"""Rendered pictures become a video file with the source's timestamps and audio.
+"""Rendered pictures become a video file with the source's timestamps and sound.
 
-Invariant: the file is NAME.partial.EXT until `finish` has written its trailer; every input pts comes out unchanged
-(to the tick in MP4 and MOV; Matroska and WebM round to milliseconds).
+Invariant: the file is NAME.partial.EXT until `finish` has completed it, and can be played at any moment, even after
+the process was killed or the disk ran full: MP4 and MOV are written in fragments and made ordinary files at the end.
 """
 
 import contextlib
 import math
 import os
-from enum import StrEnum
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from stream.errors import OutputError, SinkError, UsageError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
-from stream.media import MATRIX_BT709, PRIMARIES_BT709, RANGE_LIMITED, TRANSFER_BT709, av, cv2, from_rgb
-from stream.sinks.audio import AudioTrack
+from stream.media import RgbConverter, av, chroma_steps
+from stream.sinks.audio import AudioPolicy, AudioTrack
+from stream.sinks.canvas import Canvas
+from stream.sinks.encoders import CONTAINERS, choose
+from stream.sinks.naming import check_output
+from stream.sinks.timing import PacketTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from av.container import OutputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-DEFAULT_CODEC = {
-    ".mp4": "libx264",
-    ".m4v": "libx264",
-    ".mov": "libx264",
-    ".mkv": "libx264",
-    ".webm": "libvpx-vp9",
-}
-"""By container suffix."""
-VIDEO_SUFFIXES = frozenset(DEFAULT_CODEC)
+__all__ = ["VIDEO_SUFFIXES", "AudioPolicy", "VideoSink"]
+
+VIDEO_SUFFIXES = frozenset(CONTAINERS)
 """The suffixes that make an output path a video."""
-_MOV_SUFFIXES = frozenset({".mp4", ".m4v", ".mov"})
-CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "prores_ks", "mjpeg", "ffv1", "h264_nvenc", "hevc_nvenc")
-"""Named in errors; any encoder of the FFmpeg build is taken."""
-_DEFAULT_OPTIONS = {
-    # One 1330×480 frame (640×480 side by side), CPU time: veryfast 3.5 ms, faster 6, medium 9; see scripts/README.
-    "libx264": {"preset": "veryfast", "crf": "20"},
-    "libx265": {"preset": "fast", "crf": "23", "x265-params": "log-level=none"},
-    "libsvtav1": {"preset": "8", "crf": "30"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "crf": "30", "b": "0", "row-mt": "1"},
-}
-_MAX_TIMESCALE = 2**31 - 1  # the field in the file is 32 bits, and FFmpeg's option a signed int
+
 _FRAGMENT_US = 1_000_000
-"""A killed live recording loses at most about this much."""
-
-
-class AudioPolicy(StrEnum):
-    """What happens to the source's audio."""
-
-    KEEP = "keep"
-    NONE = "none"
+"""What a killed process loses at most, besides the encoder's delay (about 40 pictures with libx264)."""
+_MAX_TIMESCALE = 2**31 - 1  # 32 bits in MP4, and FFmpeg's option is a signed int
+_FINEST_TICK = Fraction(1, 10_000_000)
+"""MP4 stores a picture's duration in 32 bits: with finer ticks a pause of some minutes would not fit."""
+_TICK_INSTEAD = Fraction(1, 1_000_000)
+_DEFAULT_THREADS = 2
+"""Of the encoder: on two cores one thread takes 6.0 ms for a 1330×480 picture, two 3.7 ms for 3 % more CPU."""
+_DEFAULT_RATE = Fraction(30)  # for the encoder's rate control only, where the source has none
 
 
 class VideoSink:
-    """Encodes every picture.
+    """Encodes every picture at its frame's time.
+
+    Timestamps: MP4 and MOV keep every pts to the tick, in the source's time base, and the source's first pts; Matroska
+    and WebM round to milliseconds. A part of a source (`info.start_s`) and a live recording start at zero instead. The
+    last picture lasts as long as its frame says, else as the one before.
+
+    Sizes: 4:2:0 video has even sides; an odd one is extended by repeating its last row or column (H.264's cropping
+    counts in pairs there too, so the extra one stays visible). A picture of another size than the video was opened with
+    is fitted into it with black bars.
 
     Args:
         path: its suffix chooses the container, see `VIDEO_SUFFIXES`.
-        codec: FFmpeg encoder; default by container.
-        crf: constant quality where the encoder has it, smaller is better.
+        codec: FFmpeg encoder; default libx264, in WebM libvpx-vp9.
+        crf: constant quality where the encoder has it, smaller is better; defaults in `encoders.ENCODERS`.
         preset: the encoder's speed preset.
         audio: see `AudioPolicy`; copied packet by packet where the container allows, else encoded as AAC or Opus.
-        audio_to_source_end: audio goes on after the last picture as it does in the source.
+        audio_to_source_end: sound goes on after the last picture as it does in the source; False where the run may
+            end before the source (`--max-frames`).
         overwrite: `path` may exist.
-        fragmented: write MP4 and MOV so that a killed process leaves a playable file; for live recordings.
-        threads: of the encoder; default: its own choice.
+        threads: of the encoder.
+        pixel_format: FFmpeg's name; default yuv420p where the encoder takes it.
 
     Raises:
-        UsageError: unknown suffix or encoder.
+        UsageError: unknown suffix, encoder or option, or one that does not fit the others.
     """
 
     def __init__(
@@ -84,37 +81,23 @@ class VideoSink:
         audio: AudioPolicy = AudioPolicy.KEEP,
         audio_to_source_end: bool = True,
         overwrite: bool = False,
-        fragmented: bool = False,
         threads: int | None = None,
+        pixel_format: str | None = None,
     ) -> None:
-        suffix = path.suffix.lower()
-        if suffix not in VIDEO_SUFFIXES:
-            raise UsageError("not a video suffix", where=str(path), allowed=", ".join(sorted(VIDEO_SUFFIXES)))
         self.path = path
         self.notes: list[str] = []
-        self._codec = codec or DEFAULT_CODEC[suffix]
-        try:
-            encoder = av.Codec(self._codec, "w")
-        except av.codec.codec.UnknownCodecError:
-            raise UsageError(f"unknown encoder {codec!r}", where="--codec", allowed=", ".join(CODECS)) from None
-        if encoder.type != "video":
-            raise UsageError(f"{codec} is no video encoder", where="--codec", allowed=", ".join(CODECS))
-        formats = [f.name for f in encoder.video_formats or []]
-        self._pixel_format = "yuv420p" if not formats or "yuv420p" in formats else formats[0]
-        self._options = dict(_DEFAULT_OPTIONS.get(self._codec, {}))
-        self._options |= {key: str(value) for key, value in (("crf", crf), ("preset", preset)) if value is not None}
+        """Said once: sound that was left out or encoded again, pictures of other sizes."""
+        self._choice = choose(path, codec=codec, crf=crf, preset=preset, pixel_format=pixel_format)
+        self._has_asked_options = crf is not None or preset is not None
         self._audio_policy, self._audio_to_source_end = audio, audio_to_source_end
-        self._overwrite, self._fragmented, self._threads = overwrite, fragmented, threads
+        self._overwrite, self._threads = overwrite, threads or _DEFAULT_THREADS
         self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self._made: list[Path] = []
+        self._converter = RgbConverter(self._choice.pixel_format)
         self._output: OutputContainer | None = None
         self._audio: AudioTrack | None = None
-        self._info: SourceInfo | None = None
-        self._pts_shift = 0
-        self._last: tuple[int, int | None] | None = None
-        """pts and own duration of the newest picture."""
-        self._durations: dict[int, int] = {}
-        self._held: list[Packet] = []
-        self._count = 0
+        self._shift = 0
+        self._is_broken = False
         self._is_final = False
 
     @property
@@ -125,66 +108,65 @@ class VideoSink:
     @property
     def outputs(self) -> list[str]:
         """The final path; the partial one where that is what is left."""
-        if self._is_final or not self._partial.exists():
-            return [str(self.path)]
-        return [str(self._partial)]
+        return [str(self._partial if not self._is_final and self._partial.exists() else self.path)]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
-        """Create the file and the encoder.
+        """Create NAME.partial.EXT, replacing an earlier one, and open the encoder.
 
         Raises:
-            OutputError: it exists, or its folder cannot be written.
-            SinkError: the encoder does not work here.
+            OutputError: the output exists or cannot be created.
+            UsageError: the encoder refuses the options asked for.
+            SinkError: the encoder does not work here, or not with this size.
         """
-        if self.path.exists() and not self._overwrite:
-            raise OutputError("the file exists", where=str(self.path), hint="pass --overwrite to replace it")
+        if self.path.is_dir():
+            raise OutputError("is a folder, not a file", where=str(self.path))
+        check_output(self.path, overwrite=self._overwrite)
+        self._info = info
+        self._canvas = Canvas(size, chroma_steps(self._choice.pixel_format))
+        self._time_base = info.time_base if info.time_base >= _FINEST_TICK else _TICK_INSTEAD
+        self._times: PacketTimes[Packet[Any]] = PacketTimes(
+            default_duration=round(1 / (info.rate * self._time_base)) if info.rate else 1
+        )
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(self.path.parent)
+            self._partial.unlink(missing_ok=True)
             self._partial.touch()
         except OSError as error:
-            raise OutputError(f"cannot be created: {error.strerror}", where=str(self.path)) from error
-        self._info, self._size = info, size
+            self._clean_up()
+            raise OutputError(f"cannot be created: {error.strerror or error}", where=str(self.path)) from error
         try:
-            if self._audio_policy is AudioPolicy.KEEP and info.audio is not None:
-                self._audio = AudioTrack(info.audio, where=str(self.path))
-            self._output = output = av.open(str(self._partial), "w", options=self._container_options(info))
-            self._stream = self._add_video(output, info, size)
-            if self._audio is not None:
-                self._audio.attach(output)
-            output.start_encoding()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self.abort(error)
-            raise self._failure(f"{self._codec} cannot encode this", error) from error
+            if info.audio is not None and self._audio_policy is AudioPolicy.KEEP:
+                self._load_audio(info.audio)
+            self._open_output()
         except BaseException as error:
             self.abort(error)
             raise
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the picture only
-        """Encode one picture at its frame's pts.
+        """Encode one picture; the pixels are copied. Always True.
 
         Raises:
-            SinkError: the encoder failed or the disk is full.
+            SinkError: writing failed (disk full, encoder), or its pts is not larger than the last one's.
         """
-        assert self._output is not None
-        assert self._info is not None
-        if not self._count and self._info.start_s:
-            self._pts_shift = -frame.pts  # a part of a video starts at zero
-        pts = frame.pts + self._pts_shift
-        if self._last is not None:
-            self._durations[self._last[0]] = pts - self._last[0]
-        self._last = pts, frame.duration
+        if self._output is None:
+            raise SinkError("not open", where=str(self.path))
+        pts = self._ticks(frame)
+        if self._times.last_pts is None:
+            self._start(pts)
+        pts += self._shift
+        if self._times.last_pts is not None and pts <= self._times.last_pts:
+            raise SinkError(f"pts {pts} follows {self._times.last_pts}: times must increase", where=str(self.path))
+        duration = frame.duration and max(1, round(frame.duration * frame.time_base / self._time_base))
         try:
-            picture = from_rgb(self._fitted(image), self._pixel_format)
-            picture.pts, picture.time_base = pts, frame.time_base
-            self._held += self._stream.encode(picture)
-            self._mux_ready()
+            picture = self._converter.convert(self._fitted(image))
+            picture.pts, picture.time_base = pts, self._time_base
+            self._times.add_picture(pts, duration)
+            self._mux(self._times.ready(self._video.encode(picture)))
             if self._audio is not None:
-                if not self._count:
-                    self._audio.start(self._output, first_s=frame.pts * frame.time_base, info=self._info)
-                self._audio.write_until(self._output, pts * frame.time_base)
+                self._mux(self._audio.until(pts * self._time_base))
         except (av.error.FFmpegError, OSError) as error:
-            raise self._failure("writing failed", error) from error
-        self._count += 1
+            self._is_broken = True
+            raise self._failure("cannot be written", error) from error
         return True
 
     def finish(self) -> None:
@@ -193,125 +175,173 @@ class VideoSink:
         Raises:
             SinkError: it cannot be completed; the partial file stays.
         """
-        self._complete()
+        self._complete(sound_to_source_end=self._audio_to_source_end and not self._info.is_live)
         try:
+            if self.path.exists() and not self._overwrite:
+                raise SinkError("appeared during the run", where=str(self.path), hint=f"see {self._partial}")
             os.replace(self._partial, self.path)
         except OSError as error:
             raise self._failure("cannot be moved into place", error) from error
         self._is_final = True
 
     def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - the report tells why
-        """Complete what was written as NAME.partial.EXT.
+        """Complete what was written as NAME.partial.EXT, its sound up to the last picture.
 
         Raises:
-            SinkError: not even that is possible.
+            SinkError: that fails, and no earlier `write` did.
         """
-        self._complete()
+        self._complete(sound_to_source_end=False)
 
     def abort(self, error: BaseException) -> None:  # noqa: ARG002 - the pipeline reports it
-        """Remove the file."""
+        """Remove the file and the folders made for it. Idempotent."""
+        was_open = self._output is not None or bool(self._made)
         output, self._output = self._output, None
         if output is not None:
             with contextlib.suppress(av.error.FFmpegError, OSError):  # it is removed anyway
                 output.close()
         if self._audio is not None:
             self._audio.close()
-        self._partial.unlink(missing_ok=True)
+        if was_open:
+            self._clean_up()
 
-    def _complete(self) -> None:
-        output, self._output = self._output, None
+    def _load_audio(self, url: str) -> None:
+        if self._info.is_live:
+            self.notes.append("no sound: a second connection to a live source would not be in step with its pictures")
+            return
+        self._audio = AudioTrack.load(url, self.notes)
+
+    def _open_output(self) -> None:
+        options = self._container_options()
+        # `file:` because FFmpeg would take the part before a colon in a name for a protocol.
+        muxer = self._choice.container.muxer
+        try:
+            self._output = av.open(f"file:{self._partial}", "w", format=muxer, container_options=options)
+            self._video = self._add_video(self._output)
+            if self._audio is not None:
+                self._audio.attach(self._output, self._choice.container)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._failure("cannot be created", error) from error
+        try:
+            self._video.codec_context.open()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._raise_encoder_failure(error)
+        if refused := self._video.codec_context.options:
+            names = ", ".join(f"{key}={value}" for key, value in refused.items())
+            raise UsageError(f"{self._choice.codec} does not know {names}", where=str(self.path))
+        try:
+            self._output.start_encoding()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._failure("cannot be created", error) from error
+
+    def _add_video(self, output: "OutputContainer", options: "Mapping[str, str] | None" = None) -> "VideoStream":
+        options = dict(self._choice.options if options is None else options)
+        added = output.add_stream(self._choice.codec, rate=self._info.rate or _DEFAULT_RATE, options=options)
+        stream = cast("VideoStream", added)
+        context = stream.codec_context
+        context.height, context.width = self._canvas.padded_size
+        context.pix_fmt = self._choice.pixel_format
+        stream.time_base = context.time_base = self._time_base
+        # Threads by frame run beside us; by slice, which is PyAV's default, they do not and the file grows.
+        context.thread_count, context.thread_type = self._threads, "FRAME"
+        self._converter.tag(context)
+        if context.codec.canonical_name == "hevc" and self._choice.container.has_exact_ticks:
+            context.codec_tag = "hvc1"  # what Apple's players look for
+        return stream
+
+    def _raise_encoder_failure(self, error: Exception) -> None:
+        """Tell a bad option from an encoder that does not work: would it open as it is by default?"""
+        codec = self._choice.codec
+        if self._has_asked_options:
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+                with av.open(BytesIO(), "w", format=self._choice.container.muxer) as nowhere:
+                    self._add_video(nowhere, {}).codec_context.open()
+                asked = ", ".join(f"{key}={value}" for key, value in self._choice.options.items())
+                raise UsageError(f"{codec} refuses {asked}", where="--preset") from error
+        hint = "use --codec libx264" if codec != "libx264" else "try another --codec"
+        height, width = self._canvas.size
+        raise SinkError(
+            f"the encoder {codec} does not work here for {width}×{height}: {_reason(error)}",
+            where=str(self.path),
+            hint=hint,
+        ) from error
+
+    def _container_options(self) -> dict[str, str]:
+        options = {"flush_packets": "1"}  # what is complete is on the disk, not in a buffer of ours
+        if self._choice.container.muxer in ("matroska", "webm"):
+            # The default would move all pictures by the 21 ms of silence before a copied AAC track.
+            return options | {"avoid_negative_ts": "disabled", "cluster_time_limit": str(_FRAGMENT_US // 1000)}
+        # The offset of a first pts other than zero is stored in the movie's timescale: make it exact for both tracks.
+        scale = self._time_base.denominator
+        both = math.lcm(scale, self._audio.sample_rate) if self._audio is not None else scale
+        return options | {
+            "video_track_timescale": str(scale),
+            "movie_timescale": str(both if both <= _MAX_TIMESCALE else scale),
+            # delay_moov: with B-frames the first dts is not known when the header would be written.
+            "movflags": "+hybrid_fragmented+delay_moov",
+            "frag_duration": str(_FRAGMENT_US),
+        }
+
+    def _ticks(self, frame: Frame) -> int:
+        if frame.time_base == self._time_base:
+            return frame.pts
+        return round(frame.pts * frame.time_base / self._time_base)
+
+    def _start(self, pts: int) -> None:
+        """Fix what the first picture's time becomes, and let the sound follow it."""
+        if self._info.start_s or self._info.is_live or pts < 0:  # players hide what lies before zero
+            self._shift = -pts
+        if self._audio is not None:
+            self._audio.start(pts * self._time_base, self._shift * self._time_base, self._info)
+
+    def _mux(self, packets: "Iterable[Packet[Any]]") -> None:
+        assert self._output is not None
+        for packet in packets:
+            self._output.mux(packet)
+
+    def _complete(self, *, sound_to_source_end: bool) -> None:
+        output = self._output
         if output is None:
             return
         try:
             try:
-                if self._last is not None:
-                    pts, own = self._last
-                    before = next(reversed(self._durations.values()), None)
-                    self._durations[pts] = own or before or self._nominal_duration()
-                self._held += self._stream.encode(None)
-                self._mux_ready()
-                if self._audio is not None and self._last is not None:
-                    end = Fraction(self._last[0] + self._durations[self._last[0]]) * self._time_base
-                    self._audio.finish(output, None if self._audio_to_source_end else end)
-                    self.notes += self._audio.notes
+                if not self._is_broken:
+                    self._mux(self._times.rest(self._video.encode(None)))
+                    if self._audio is not None:
+                        end_s = None if sound_to_source_end else self._times.end * self._time_base
+                        self._mux(self._audio.rest(end_s))
             finally:
+                self._output = None
                 if self._audio is not None:
                     self._audio.close()
                 output.close()
         except (av.error.FFmpegError, OSError) as error:
-            raise self._failure("cannot be completed", error) from error
-
-    def _mux_ready(self) -> None:
-        """Mux packets whose duration is known: the muxer would guess the last one's, which VFR with B-frames loses."""
-        assert self._output is not None or self._held is not None
-        output = self._stream.container
-        while self._held and self._held[0].pts in self._durations:
-            packet = self._held.pop(0)
-            assert packet.pts is not None
-            packet.duration = self._durations[packet.pts]
-            output.mux(packet)
-        if len(self._durations) > 1024:  # far beyond any encoder's delay
-            for pts in list(self._durations)[:512]:
-                del self._durations[pts]
-
-    def _nominal_duration(self) -> int:
-        rate = self._info.rate if self._info is not None else None
-        return max(1, round(1 / (rate * self._time_base))) if rate else 1
-
-    def _container_options(self, info: SourceInfo) -> dict[str, str]:
-        if self.path.suffix.lower() not in _MOV_SUFFIXES:
-            return {}
-        # The edit list that holds a first pts other than zero is in units of the movie's timescale: make it exact
-        # for both tracks.
-        scale = info.time_base.denominator
-        rate = self._audio.time_base.denominator if self._audio is not None else 1
-        both = math.lcm(scale, rate)
-        options = {"movie_timescale": str(both if both <= _MAX_TIMESCALE else min(scale, _MAX_TIMESCALE))}
-        if self._fragmented:
-            # delay_moov: with B-frames the first dts is not known when the header would be written.
-            flags = "frag_keyframe+empty_moov+delay_moov+default_base_moof"
-            return options | {"movflags": flags, "frag_duration": str(_FRAGMENT_US)}
-        return options | {"movflags": "faststart"}
-
-    def _add_video(self, output: "OutputContainer", info: SourceInfo, size: tuple[int, int]) -> "VideoStream":
-        self._time_base = info.time_base
-        stream = output.add_stream(self._codec, rate=info.rate or Fraction(30), options=dict(self._options))
-        stream.width, stream.height = size[1] + size[1] % 2, size[0] + size[0] % 2
-        stream.pix_fmt = self._pixel_format
-        stream.time_base = stream.codec_context.time_base = info.time_base
-        context = stream.codec_context
-        if self._threads is not None:
-            context.thread_count = self._threads
-        if not self._pixel_format.startswith(("rgb", "gbr")):
-            context.colorspace, context.color_range = MATRIX_BT709, RANGE_LIMITED
-            context.color_trc, context.color_primaries = TRANSFER_BT709, PRIMARIES_BT709
-        if self._codec in ("libx265", "hevc_nvenc") and self.path.suffix.lower() in _MOV_SUFFIXES:
-            context.codec_tag = "hvc1"  # what Apple's players look for
-        return stream
+            if not self._is_broken:  # else `write` has told it, and the file is good up to there
+                self._is_broken = True
+                raise self._failure("cannot be completed", error) from error
 
     def _fitted(self, image: RgbImage) -> RgbImage:
-        """`image` at the size the video was opened with, padded to even sides by repeating the last row and column."""
-        if image.shape[:2] != self._size:
-            image = self._letterboxed(image)
-        height, width = image.shape[:2]
-        if height % 2 or width % 2:
-            padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            return np.asarray(padded, np.uint8)
-        return image
-
-    def _letterboxed(self, image: RgbImage) -> RgbImage:
-        height, width = self._size
+        height, width = self._canvas.size
         note = f"pictures of other sizes are fitted into {width}×{height} with black bars"
-        if note not in self.notes:
+        if image.shape[:2] != (height, width) and note not in self.notes:
             self.notes.append(note)
-        scale = min(height / image.shape[0], width / image.shape[1])
-        h, w = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        boxed = np.zeros((height, width, 3), np.uint8)
-        top, left = (height - h) // 2, (width - w) // 2
-        boxed[top : top + h, left : left + w] = cv2.resize(image, (w, h), interpolation=interpolation)
-        return boxed
+        return self._canvas.fit(image)
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._made.append(path)
+
+    def _clean_up(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):  # something else was written there
+                folder.rmdir()
+        self._made.clear()
 
     def _failure(self, what: str, error: BaseException) -> SinkError:
-        reason = str(getattr(error, "strerror", None) or error).strip()
-        return SinkError(f"{what}: {reason}", where=str(self.path))
+        return SinkError(f"{what}: {_reason(error)}", where=str(self.path))
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error).strip()
