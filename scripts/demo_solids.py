@@ -221,7 +221,7 @@ class Frustum(Solid):
         return np.float32((self.low + self.high) / 2) + np.float32((self.high - self.low) / self.tall) * y
 
     def locate(self, p: F32) -> tuple[NDArray[np.intp], F32, F32]:
-        cap = np.abs(p[1]) > self.tall / 2 - 1e-3
+        cap = self._on_cap(p)
         r = np.float32(self.extent[0])
         u = np.where(cap, p[0] / r / 2 + np.float32(0.5), np.arctan2(p[0], p[2]) / np.float32(2 * np.pi) % 1)
         v = np.where(cap, p[2] / r / 2 + np.float32(0.5), p[1] / np.float32(self.tall) + np.float32(0.5))
@@ -243,13 +243,17 @@ class Frustum(Solid):
         n[1] = sign
         return p, n
 
+    def _on_cap(self, p: F32) -> NDArray[np.bool_]:
+        """Whether surface points are nearer to a cap than to the side."""
+        return self.tall / 2 - np.abs(p[1]) < np.abs(np.hypot(p[0], p[2]) - self._radius(p[1]))
+
     def _side_normal(self, p: F32) -> F32:
         radial = np.hypot(p[0], p[2])
         return unit(np.stack([p[0], radial * np.float32((self.low - self.high) / self.tall), p[2]]))
 
     def normal(self, p: F32) -> F32:
         n = self._side_normal(p)
-        cap = np.abs(p[1]) > self.tall / 2 - 1e-3
+        cap = self._on_cap(p)
         n[:, cap] = 0
         n[1, cap] = np.sign(p[1, cap])
         return n

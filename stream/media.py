@@ -11,7 +11,7 @@ import av  # isort: skip
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,10 +91,10 @@ class Orientation:
 
 def orientation_of(frame: "VideoFrame") -> Orientation:
     """Orientation of a frame by its display matrix (ISO/IEC 14496-12, 8.3.2; multiples of 90° and flips)."""
-    data = next((bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
-    a, b, _, c, d, *_ = struct.unpack("9i", data[:36])
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(data)[:36])
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(flip_x=a < 0, flip_y=d < 0)
     return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)

@@ -49,5 +49,5 @@ class Preprocessor:
 
 
 def to_picture_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
-    """h×w network output → float32 H×W."""
-    return resize(output.float()[None, None], size_hw, resample)[0, 0]
+    """h×w network output → contiguous float32 H×W."""
+    return resize(output.float()[None, None], size_hw, resample)[0, 0].contiguous()

@@ -15,13 +15,15 @@ from stream.sinks.encoders import Container
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
+    from av.bitstream import BitStreamFilterContext
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
 _TIMEOUT_S = 10.0  # of a network source, to open and between reads
-_OPUS_RATE = 48_000
 _BIT_RATE_PER_CHANNEL = 80_000  # AAC is transparent for most material from about 128 kbit/s stereo on
-_MAX_CHANNELS = {"aac": 8, "libopus": 2}
+_RATES = {"aac": (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 96_000, 88_200, 8_000), "libopus": (48_000,)}
+_LAYOUTS = {"aac": {1: "mono", 6: "5.1", 8: "7.1"}, "libopus": {1: "mono"}}
+"""By number of channels; all others become stereo, those of unknown order too."""
 
 
 class AudioPolicy(StrEnum):
@@ -43,7 +45,9 @@ class AudioTrack:
         self._source = stream
         self._notes = notes
         self._target: AudioStream | None = None
-        self._copies = True
+        self._may_copy = self._copies = True
+        self._encoded_note = ""
+        self._filter: BitStreamFilterContext | None = None
         self._shift_s = Fraction(0)
         self._begin_s: Fraction | None = None
         self._end_s: Fraction | None = None
@@ -74,24 +78,33 @@ class AudioTrack:
         return self._source.sample_rate
 
     def attach(self, output: "OutputContainer", container: Container) -> None:
-        """Add the track to `output`: a copy where `container` is said to take the codec, else encoded."""
+        """Add the track to `output`: a copy where `container` is said to take the codec, else encoded.
+
+        May be called again for another output as long as nothing was read.
+        """
         context = self._source.codec_context
         name = context.codec.canonical_name
-        self._copies = name in container.audio_copied
+        self._copies = self._may_copy and name in container.audio_copied
         if self._copies:
             self._target = output.add_stream_from_template(self._source)
+            if name == "aac" and not context.extradata:  # from MPEG-TS: every packet has a header of its own
+                self._filter = av.bitstream.BitStreamFilterContext("aac_adtstoasc", self._source)
         else:
             codec = container.audio_codec
-            rates = av.Codec(codec, "w").audio_rates
-            rate = context.sample_rate if codec == "aac" and context.sample_rate in (rates or ()) else _OPUS_RATE
-            channels = context.layout.nb_channels
-            layout = context.layout.name if channels <= _MAX_CHANNELS[codec] else "stereo"
-            bit_rate = _BIT_RATE_PER_CHANNEL * min(channels, _MAX_CHANNELS[codec])
+            rate = context.sample_rate if context.sample_rate in _RATES[codec] else _RATES[codec][0]
+            layout = _LAYOUTS[codec].get(context.layout.nb_channels, "stereo")
+            bit_rate = _BIT_RATE_PER_CHANNEL * av.AudioLayout(layout).nb_channels
             added = output.add_stream(codec, rate=rate, layout=layout, bit_rate=bit_rate)
             self._target = cast("AudioStream", added)
-            self._notes.append(f"sound: {container.muxer} does not hold {name}, encoded as {codec}")
+            self._encoded_note = f"sound: {container.muxer} does not hold {name}, encoded as {codec}"
         if self._source.language:
             self._target.metadata["language"] = self._source.language
+
+    def encode_instead(self) -> bool:
+        """Copy no more from the next `attach` on; False if that changes nothing."""
+        changes = self._copies
+        self._may_copy = False
+        return changes
 
     def start(self, first_s: Fraction, shift_s: Fraction, info: SourceInfo) -> None:
         """Begin to read.
@@ -101,6 +114,8 @@ class AudioTrack:
             shift_s: what its pictures are moved by; the sound moves with them.
             info: of the source; its `start_s` and `end_s` cut the sound too.
         """
+        if not self._copies:
+            self._notes.append(self._encoded_note)
         self._shift_s = shift_s
         origin_s = first_s
         if info.start_s:
@@ -172,8 +187,10 @@ class AudioTrack:
                 return []
             self._last_dts = dts
             packet.pts, packet.dts = packet.pts + shift, dts + shift
-            packet.stream = self._target
-            return [packet]
+            out = [packet] if self._filter is None else self._filter.filter(packet)
+            for copy in out:
+                copy.stream = self._target
+            return out
         encoded: list[Packet[Any]] = []
         try:
             for frame in self._source.decode(packet):

@@ -4,7 +4,7 @@ Invariant: a choice returned by `choose` names an encoder of this FFmpeg build t
 also runs on this machine (a GPU encoder without its driver) is known only once it is opened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -68,9 +68,10 @@ class Encoder:
         quality_option: FFmpeg's name of its constant-quality option, None without one.
         quality: its default here, `max_quality` its largest value (the worst picture).
         preset_option: the option that takes `--preset`, None without one.
-        preset: its default here.
+        preset: its default here, one of `presets` where those are known.
         pixel_format: where another than yuv420p is right.
         options: set always.
+        environment: variables its library reads and FFmpeg has no option for.
     """
 
     quality_option: str | None = "crf"
@@ -78,26 +79,44 @@ class Encoder:
     max_quality: int = 63
     preset_option: str | None = "preset"
     preset: str | None = None
+    presets: Sequence[str] = ()
     pixel_format: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
+_X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+_NVENC = tuple(f"p{level}" for level in range(1, 8))
+_VPX = ("realtime", "good", "best")
 _FIXED_QUALITY = {"flags": "+qscale", "global_quality": str(3 * 118)}  # quantiser 3 of 31, times FF_QP2LAMBDA
 
 # libx264, 1330×480 (640×480 side by side, moving, with camera noise), CPU per frame on one core, size of 150 frames:
 # medium crf 23 15.2 ms 241 kB; veryfast crf 20 6.0 to 6.9 ms 266 kB; superfast crf 20 4.7 ms 775 kB; ultrafast crf 20
 # 3.0 ms 3.5 MB. B-frames are free there and more than halve the file (veryfast without them: 619 kB).
 ENCODERS: Mapping[str, Encoder] = {
-    "libx264": Encoder(quality=20, max_quality=51, preset="veryfast"),
-    "libx265": Encoder(quality=23, max_quality=51, preset="superfast", options={"x265-params": "log-level=none"}),
-    "libsvtav1": Encoder(quality=30, preset="9"),
-    "libvpx-vp9": Encoder(
-        quality=30, preset_option="deadline", preset="realtime", options={"cpu-used": "7", "row-mt": "1"}
+    "libx264": Encoder(quality=20, max_quality=51, preset="veryfast", presets=_X26X),
+    "libx265": Encoder(
+        quality=23, max_quality=51, preset="superfast", presets=_X26X, options={"x265-params": "log-level=none"}
     ),
-    "libvpx": Encoder(quality=10, preset_option="deadline", preset="realtime", options={"cpu-used": "8", "b": "8M"}),
-    "h264_nvenc": Encoder(quality_option="cq", quality=21, max_quality=51, preset="p4", options={"rc": "vbr"}),
-    "hevc_nvenc": Encoder(quality_option="cq", quality=24, max_quality=51, preset="p4", options={"rc": "vbr"}),
-    "av1_nvenc": Encoder(quality_option="cq", quality=30, preset="p4", options={"rc": "vbr"}),
+    "libsvtav1": Encoder(
+        quality=30,
+        preset="9",
+        presets=tuple(map(str, range(14))),
+        environment={"SVT_LOG": "1"},  # errors only
+    ),
+    "libvpx-vp9": Encoder(
+        quality=30, preset_option="deadline", preset="realtime", presets=_VPX, options={"cpu-used": "7", "row-mt": "1"}
+    ),
+    "libvpx": Encoder(
+        quality=10, preset_option="deadline", preset="realtime", presets=_VPX, options={"cpu-used": "8", "b": "8M"}
+    ),
+    "h264_nvenc": Encoder(
+        quality_option="cq", quality=21, max_quality=51, preset="p4", presets=_NVENC, options={"rc": "vbr"}
+    ),
+    "hevc_nvenc": Encoder(
+        quality_option="cq", quality=24, max_quality=51, preset="p4", presets=_NVENC, options={"rc": "vbr"}
+    ),
+    "av1_nvenc": Encoder(quality_option="cq", quality=30, preset="p4", presets=_NVENC, options={"rc": "vbr"}),
     "prores_ks": Encoder(quality_option=None, preset_option=None, pixel_format="yuv422p10le"),
     "ffv1": Encoder(quality_option=None, preset_option=None, options={"level": "3"}),
     "mpeg4": Encoder(quality_option=None, preset_option=None, options=_FIXED_QUALITY),
@@ -108,12 +127,13 @@ ENCODERS: Mapping[str, Encoder] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a video is written with: container, FFmpeg's encoder and pixel format names, encoder options."""
+    """What a video is written with: container, FFmpeg's encoder and pixel format names, options, see `Encoder`."""
 
     container: Container
     codec: str
     pixel_format: str
     options: Mapping[str, str]
+    environment: Mapping[str, str]
 
 
 def choose(
@@ -142,12 +162,16 @@ def choose(
     if crf is not None and not 0 <= crf <= encoder.max_quality:
         raise UsageError(f"bad quality {crf} for {name}", where="--crf", allowed=f"0 to {encoder.max_quality}")
     _set(options, encoder.preset_option, preset, encoder.preset, where="--preset", codec=name)
+    if preset is not None and encoder.presets and preset not in encoder.presets:
+        raise UsageError(f"{name} has no preset '{preset}'", where="--preset", allowed=", ".join(encoder.presets))
     known = [f.name for f in found.video_formats or ()]
     chosen = pixel_format or encoder.pixel_format or ("yuv420p" if not known or "yuv420p" in known else known[0])
     if known and chosen not in known:
         raise UsageError(f"{name} does not take pixel format '{chosen}'", where=str(path), allowed=", ".join(known))
     _check_that_it_holds(container, name, path)
-    return Choice(container=container, codec=name, pixel_format=chosen, options=options)
+    return Choice(
+        container=container, codec=name, pixel_format=chosen, options=options, environment=encoder.environment
+    )
 
 
 def _set(

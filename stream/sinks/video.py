@@ -8,7 +8,6 @@ import contextlib
 import math
 import os
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +21,7 @@ from stream.sinks.naming import check_output
 from stream.sinks.timing import PacketTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from av.container import OutputContainer
     from av.packet import Packet
@@ -88,7 +87,6 @@ class VideoSink:
         self.notes: list[str] = []
         """Said once: sound that was left out or encoded again, pictures of other sizes."""
         self._choice = choose(path, codec=codec, crf=crf, preset=preset, pixel_format=pixel_format)
-        self._has_asked_options = crf is not None or preset is not None
         self._audio_policy, self._audio_to_source_end = audio, audio_to_source_end
         self._overwrite, self._threads = overwrite, threads or _DEFAULT_THREADS
         self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
@@ -97,6 +95,7 @@ class VideoSink:
         self._output: OutputContainer | None = None
         self._audio: AudioTrack | None = None
         self._shift = 0
+        self._has_file = False
         self._is_broken = False
         self._is_final = False
 
@@ -131,6 +130,7 @@ class VideoSink:
             self._make_folder(self.path.parent)
             self._partial.unlink(missing_ok=True)
             self._partial.touch()
+            self._has_file = True
         except OSError as error:
             self._clean_up()
             raise OutputError(f"cannot be created: {error.strerror or error}", where=str(self.path)) from error
@@ -194,14 +194,13 @@ class VideoSink:
 
     def abort(self, error: BaseException) -> None:  # noqa: ARG002 - the pipeline reports it
         """Remove the file and the folders made for it. Idempotent."""
-        was_open = self._output is not None or bool(self._made)
         output, self._output = self._output, None
         if output is not None:
             with contextlib.suppress(av.error.FFmpegError, OSError):  # it is removed anyway
                 output.close()
         if self._audio is not None:
             self._audio.close()
-        if was_open:
+        if self._has_file:
             self._clean_up()
 
     def _load_audio(self, url: str) -> None:
@@ -211,6 +210,20 @@ class VideoSink:
         self._audio = AudioTrack.load(url, self.notes)
 
     def _open_output(self) -> None:
+        """Open with the sound copied, else encoded, else without it: a muxer may refuse what its format allows."""
+        try:
+            self._create_output()
+        except SinkError as error:
+            self._output = None
+            if self._audio is None:
+                raise
+            if not self._audio.encode_instead():
+                self._audio.close()
+                self._audio = None
+                self.notes.append(f"no sound: {error.what}")
+            self._open_output()
+
+    def _create_output(self) -> None:
         options = self._container_options()
         # `file:` because FFmpeg would take the part before a colon in a name for a protocol.
         muxer = self._choice.container.muxer
@@ -224,7 +237,12 @@ class VideoSink:
         try:
             self._video.codec_context.open()
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            self._raise_encoder_failure(error)
+            height, width = self._canvas.size
+            raise SinkError(
+                f"the encoder {self._choice.codec} does not work here for {width}×{height}: {_reason(error)}",
+                where=str(self.path),
+                hint="use --codec libx264" if self._choice.codec != "libx264" else "try another --codec",
+            ) from error
         if refused := self._video.codec_context.options:
             names = ", ".join(f"{key}={value}" for key, value in refused.items())
             raise UsageError(f"{self._choice.codec} does not know {names}", where=str(self.path))
@@ -233,9 +251,11 @@ class VideoSink:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._failure("cannot be created", error) from error
 
-    def _add_video(self, output: "OutputContainer", options: "Mapping[str, str] | None" = None) -> "VideoStream":
-        options = dict(self._choice.options if options is None else options)
-        added = output.add_stream(self._choice.codec, rate=self._info.rate or _DEFAULT_RATE, options=options)
+    def _add_video(self, output: "OutputContainer") -> "VideoStream":
+        for name, value in self._choice.environment.items():
+            os.environ.setdefault(name, value)
+        rate, options = self._info.rate or _DEFAULT_RATE, dict(self._choice.options)
+        added = output.add_stream(self._choice.codec, rate=rate, options=options)
         stream = cast("VideoStream", added)
         context = stream.codec_context
         context.height, context.width = self._canvas.padded_size
@@ -247,23 +267,6 @@ class VideoSink:
         if context.codec.canonical_name == "hevc" and self._choice.container.has_exact_ticks:
             context.codec_tag = "hvc1"  # what Apple's players look for
         return stream
-
-    def _raise_encoder_failure(self, error: Exception) -> None:
-        """Tell a bad option from an encoder that does not work: would it open as it is by default?"""
-        codec = self._choice.codec
-        if self._has_asked_options:
-            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
-                with av.open(BytesIO(), "w", format=self._choice.container.muxer) as nowhere:
-                    self._add_video(nowhere, {}).codec_context.open()
-                asked = ", ".join(f"{key}={value}" for key, value in self._choice.options.items())
-                raise UsageError(f"{codec} refuses {asked}", where="--preset") from error
-        hint = "use --codec libx264" if codec != "libx264" else "try another --codec"
-        height, width = self._canvas.size
-        raise SinkError(
-            f"the encoder {codec} does not work here for {width}×{height}: {_reason(error)}",
-            where=str(self.path),
-            hint=hint,
-        ) from error
 
     def _container_options(self) -> dict[str, str]:
         options = {"flush_packets": "1"}  # what is complete is on the disk, not in a buffer of ours
@@ -333,6 +336,7 @@ class VideoSink:
             self._made.append(path)
 
     def _clean_up(self) -> None:
+        self._has_file = False
         self._partial.unlink(missing_ok=True)
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # something else was written there
