@@ -110,7 +110,9 @@ def test_depth_of_a_wall_is_exact(script: ModuleType) -> None:
     """A wall that faces the camera lies at one depth along its axis, whatever the pixel."""
     position, turn = script.camera(0.3)
     centre = position + np.float32(5) * turn[:, 2]
-    wall = script.Box(centre=tuple(centre.tolist()), half=(40, 40, 1), turn=turn, paint=lambda p, n, f: p)
+    wall = sys.modules["demo_solids"].Box(
+        centre=tuple(centre.tolist()), half=(40, 40, 1), turn=turn, paint=lambda p, n, f: p
+    )
     np.testing.assert_allclose(script.true_depth([wall], 0.3, (30, 40)), 4, rtol=1e-5)
 
 

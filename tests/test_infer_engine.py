@@ -216,6 +216,17 @@ def test_out_of_memory_once_is_tried_again() -> None:
     assert network.seen == [2, 1, 1]
 
 
+def test_a_cpu_out_of_memory_is_told_from_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Tiny()
+    engine = cpu(loaded(network))
+    monkeypatch.setattr(network, "forward", lambda _x: torch.empty(2**60))
+    with pytest.raises(ModelError, match="one frame does not fit into the memory of cpu"):
+        engine.infer([frame(0)])
+    monkeypatch.setattr(network, "forward", lambda x: x.view(-1, 7))
+    with pytest.raises(RuntimeError, match="shape"):
+        engine.infer([frame(0)])
+
+
 def test_one_frame_that_does_not_fit_is_an_error() -> None:
     engine = cpu(loaded(Greedy(most=0)), batch=2)
     with pytest.raises(ModelError, match="one frame does not fit into the memory of cpu; use a smaller --input-size"):
@@ -251,8 +262,8 @@ class Watched(Lanes):
         return self._in("download", after)
 
     def event(self) -> Event:
-        number = sum(line.startswith(f"{self.lane}ed") for line in self.log)
-        event = WatchedEvent(self.log, f"{self.lane}ed {number}")
+        number = sum(line.startswith(f"{self.lane} done") for line in self.log)
+        event = WatchedEvent(self.log, f"{self.lane} done {number}")
         self.log.append(event.name)
         return event
 
@@ -280,15 +291,20 @@ def test_the_order_of_work_on_a_device() -> None:
     engine.submit(frames[2:])
     results += engine.collect() + engine.collect()
     assert lanes.log == [
-        "upload", "uploaded 0", "compute after uploaded 0", "computeed 0", "download after computeed 0", "downloaded 0",
-        "upload", "uploaded 1", "compute after uploaded 1", "computeed 1", "download after computeed 1", "downloaded 1",
-        "host waits for downloaded 0",
+        "upload", "upload done 0",
+        "compute after upload done 0", "compute done 0",
+        "download after compute done 0", "download done 0",
+        "upload", "upload done 1",
+        "compute after upload done 1", "compute done 1",
+        "download after compute done 1", "download done 1",
+        "host waits for download done 0",
         # Slot 0 again: its host buffer after its upload, its device buffer after whoever computed from it.
-        "host waits for uploaded 0",
-        "upload after computeed 0", "uploaded 2", "compute after uploaded 2", "computeed 2",
-        "download after computeed 2", "downloaded 2",
-        "host waits for downloaded 1",
-        "host waits for downloaded 2",
+        "host waits for upload done 0",
+        "upload after compute done 0", "upload done 2",
+        "compute after upload done 2", "compute done 2",
+        "download after compute done 2", "download done 2",
+        "host waits for download done 1",
+        "host waits for download done 2",
     ]  # fmt: skip
     for picture, depth in results:
         np.testing.assert_array_equal(depth.values, cpu().infer([picture])[0].values)

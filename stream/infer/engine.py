@@ -23,6 +23,9 @@ from stream.models.registry import LoadedModel
 _REMEMBERED_SIZES = 4096
 """Picture sizes whose network size is remembered: a folder of stills may hold any number of them."""
 
+_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""In the message of the plain RuntimeError that torch raises when the host has no memory."""
+
 
 @dataclass(kw_only=True)
 class _Slot:
@@ -248,8 +251,10 @@ class Engine:
             ]
             # Of the network's output, not of the upsampled one: a 1080p map takes 8 ms to check on a CPU.
             return outputs, torch.stack([torch.isfinite(output).all() for output in maps])
-        except torch.OutOfMemoryError:
-            return None
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error):
+                return None
+            raise
 
     def _recomputed(self, frame: Frame) -> Tensor:
         """float32 H×W on the host, in fp32."""

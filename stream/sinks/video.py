@@ -175,7 +175,9 @@ class VideoSink:
         Raises:
             SinkError: it cannot be completed; the partial file stays.
         """
-        self._complete(sound_to_source_end=self._audio_to_source_end and not self._info.is_live)
+        if self._output is None:
+            raise SinkError("not open", where=str(self.path))
+        self._complete(sound_to_source_end=self._audio_to_source_end)
         try:
             if self.path.exists() and not self._overwrite:
                 raise SinkError("appeared during the run", where=str(self.path), hint=f"see {self._partial}")
