@@ -18,21 +18,32 @@ import numpy as np
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
+    from numpy.typing import NDArray
 
     from stream.frames import RgbImage
 
-__all__ = ["Orientation", "av", "cv2", "display_size", "hdr_name", "orientation_of", "to_rgb"]
+__all__ = [
+    "Orientation",
+    "av",
+    "cv2",
+    "display_size",
+    "has_known_matrix",
+    "hdr_name",
+    "orientation_of",
+    "to_rgb",
+    "to_rgb16",
+]
 
 av.logging.set_level(av.logging.PANIC)
 """FFmpeg would print on stderr, past the progress bar; its errors arrive as exceptions and warnings of ours."""
 
 # Values of ITU-T H.273, as FFmpeg's AVColorSpace, AVColorRange, AVColorTransferCharacteristic and AVColorPrimaries.
-MATRIX_RGB, MATRIX_BT709, MATRIX_UNSPECIFIED, MATRIX_BT470BG, MATRIX_SMPTE170M = 0, 1, 2, 5, 6
+MATRIX_RGB, MATRIX_BT709, MATRIX_UNSPECIFIED, MATRIX_SMPTE170M, MATRIX_BT2020 = 0, 1, 2, 6, 9
 RANGE_LIMITED, RANGE_FULL = 1, 2
 TRANSFER_BT709, TRANSFER_PQ, TRANSFER_HLG = 1, 16, 18
 PRIMARIES_BT709 = 1
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-"""AVColorSpace → swscale's SWS_CS_*: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020."""
+"""AVColorSpace → swscale's SWS_CS_*: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020 (two names)."""
 _HD_HEIGHT = 720
 """Untagged video is BT.709 from this height on, BT.601 below: what players and FFmpeg's own tools assume."""
 
@@ -42,33 +53,49 @@ def hdr_name(frame: "VideoFrame") -> str | None:
     return {TRANSFER_PQ: "PQ", TRANSFER_HLG: "HLG"}.get(frame.color_trc)
 
 
-def to_rgb(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "RgbImage":
-    """uint8 H×W×3 full-range RGB of a decoded frame, by the frame's own matrix and range.
+def has_known_matrix(frame: "VideoFrame") -> bool:
+    """False if the frame is tagged with a matrix that swscale cannot undo (YCgCo and the like)."""
+    return frame.format.is_rgb or frame.colorspace == MATRIX_UNSPECIFIED or frame.colorspace in _SWS_MATRIX
 
-    PQ and HLG frames are tone-mapped to BT.709 by swscale (23 ms at 1080p; others take 0.5 to 2.5 ms).
+
+def to_rgb(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "RgbImage":
+    """uint8 H×W×3 full-range RGB of a decoded frame, by the frame's own matrix and range; its transfer is kept.
+
+    1080p on one core: 1.4 ms from 8-bit 4:2:0, 3.4 ms from 10-bit.
 
     Args:
         size_hw: resample to this size, for non-square pixels.
     """
+    return np.asarray(_converted(frame, size_hw, "rgb24").to_ndarray())
+
+
+def to_rgb16(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "NDArray[np.uint16]":
+    """As `to_rgb`, but uint16 with 65535 = full scale."""
+    return np.asarray(_converted(frame, size_hw, "rgb48le").to_ndarray())
+
+
+def _converted(frame: "VideoFrame", size_hw: tuple[int, int] | None, pixel_format: str) -> "VideoFrame":
     height, width = size_hw or (frame.height, frame.width)
+    is_scaled = (height, width) != (frame.height, frame.width)
+    # Unscaled, swscale's filter only matters for chroma, where BICUBIC doubles the time of 10-bit frames.
+    interpolation = "BICUBIC" if is_scaled else "BILINEAR"
     if frame.format.is_rgb:
-        return np.asarray(frame.reformat(width, height, "rgb24").to_ndarray())
-    untagged = MATRIX_BT709 if frame.height >= _HD_HEIGHT else MATRIX_SMPTE170M
-    matrix = untagged if frame.colorspace == MATRIX_UNSPECIFIED else frame.colorspace
+        return frame.reformat(width, height, pixel_format, interpolation=interpolation, threads=1)
+    if hdr_name(frame):
+        untagged = MATRIX_BT2020
+    else:
+        untagged = MATRIX_BT709 if frame.height >= _HD_HEIGHT else MATRIX_SMPTE170M
     is_full = frame.color_range == RANGE_FULL or frame.format.name.startswith("yuvj")
-    hdr = {"dst_color_trc": TRANSFER_BT709, "dst_color_primaries": PRIMARIES_BT709} if hdr_name(frame) else {}
-    converted = frame.reformat(
+    return frame.reformat(
         width,
         height,
-        "rgb24",
-        src_colorspace=_SWS_MATRIX.get(matrix, _SWS_MATRIX[untagged]),
+        pixel_format,
+        src_colorspace=_SWS_MATRIX.get(frame.colorspace, _SWS_MATRIX[untagged]),
         src_color_range=RANGE_FULL if is_full else RANGE_LIMITED,
         dst_color_range=RANGE_FULL,
-        interpolation="BICUBIC",
-        threads=1,
-        **hdr,
+        interpolation=interpolation,
+        threads=1,  # more only add wake-ups: 1.5 ms instead of 1.4 at 1080p
     )
-    return np.asarray(converted.to_ndarray())
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,13 @@ class OutputPlan:
 def output_kind(path: Path) -> OutputKind:
     """What a path asks for: video and picture suffixes mean those, everything else a folder."""
     from stream.sinks import images
+    from stream.sinks.encoders import UNWRITTEN_SUFFIXES
     from stream.sinks.video import VIDEO_SUFFIXES
 
     suffix = path.suffix.lower()
     if path.is_dir():
         return OutputKind.FOLDER
-    if suffix in VIDEO_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES | UNWRITTEN_SUFFIXES:
         return OutputKind.VIDEO
     if suffix in images.SUFFIXES:
         return OutputKind.PICTURE

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stream.infer.preprocess import Preprocessor, resize, to_picture_size
+from stream.infer.preprocess import Preprocessor, _antialiased, resize, to_picture_size
 from stream.models.catalog import STARTER
 from stream.models.spec import Resample
 from tests.reference import image
@@ -20,6 +20,13 @@ def test_the_starters_input_is_resized_then_normalised() -> None:
     got = Preprocessor(STARTER.input, CPU)(torch.from_numpy(rgb), (288, 192), torch.float32)
     torch.testing.assert_close(got, (x - 127 / 255) / (128 / 255), atol=2e-6, rtol=0)
     assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1500, 1000), (200_000, 2), (3, 50_000), (640, 480)])
+def test_strips_change_no_bit(width: int, height: int) -> None:
+    rgb = torch.from_numpy(image(width, height))
+    whole = resize(rgb.permute(2, 0, 1)[None].float(), (160, 224), Resample.BILINEAR_ANTIALIAS)
+    assert torch.equal(_antialiased(rgb, (160, 224)), whole)
 
 
 def test_bicubic_is_a_quarter_past_minus_one_with_replicated_borders() -> None:

