@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
     from stream.pipeline import Progress
 
 PLAIN_EVERY_S = 10.0
@@ -25,11 +27,11 @@ class ProgressDisplay:
     ) -> None:
         self._stream = stream or sys.stderr
         self._clock, self._quiet = clock, quiet
-        self._redraws = self._stream.isatty() and not quiet
-        self._every_s = _REDRAW_EVERY_S if self._redraws else PLAIN_EVERY_S
-        self._next_s = clock() + (0.0 if self._redraws else PLAIN_EVERY_S)
+        is_terminal = self._stream.isatty() and not quiet
+        self._bar = _rich_bar(self._stream) if is_terminal else None
+        self._every_s = _REDRAW_EVERY_S if is_terminal else PLAIN_EVERY_S
+        self._next_s = clock() + (0.0 if is_terminal else PLAIN_EVERY_S)
         self._started_s: float | None = None
-        self._drawn = False
 
     def __enter__(self) -> Self:
         return self
@@ -37,12 +39,16 @@ class ProgressDisplay:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._clear()
+        if self._bar is not None:
+            self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar; shown also when not a terminal, never when quiet."""
-        if not self._quiet:
-            self._clear()
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
             print(line, file=self._stream, flush=True)
 
     def __call__(self, progress: "Progress") -> None:
@@ -54,18 +60,24 @@ class ProgressDisplay:
             return
         self._next_s = now + self._every_s
         line = describe(progress, elapsed_s=now - self._started_s)
-        if self._redraws:
-            self._stream.write(f"\r\x1b[K{_bar(progress)}{line}")
-            self._stream.flush()
-            self._drawn = True
-        else:
+        if self._bar is None:
             print(line, file=self._stream, flush=True)
+            return
+        if not self._bar.tasks:
+            self._bar.start()
+            self._bar.add_task("", total=progress.total)
+        self._bar.update(self._bar.task_ids[0], description=line, completed=progress.metrics.written)
+        self._bar.refresh()
 
-    def _clear(self) -> None:
-        if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._drawn = False
+
+def _rich_bar(stream: TextIO) -> "RichProgress":
+    """A bar that is gone when it stops; redrawn by us alone, so it needs no thread."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(file=stream, stderr=stream is sys.stderr)
+    columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
+    return Progress(*columns, console=console, auto_refresh=False, transient=True)
 
 
 def describe(progress: "Progress", *, elapsed_s: float) -> str:
@@ -93,10 +105,3 @@ def clock_text(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def _bar(progress: "Progress", width: int = 24) -> str:
-    if not progress.total:
-        return ""
-    filled = min(width, round(width * progress.metrics.written / progress.total))
-    return "━" * filled + "╌" * (width - filled) + " "

@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from PIL import Image
 from stream import __version__
 from stream.cli import invoke
 from stream.media import av
+from tests.media_files import write_video
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -159,3 +164,46 @@ def test_demo_runs_and_says_where_the_result_lies(
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", str(tmp_path / "none.mp4"), "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def interrupted(arguments: list[str], folder: Path, partial: str) -> int:
+    """Run the command line in a process of its own and press Ctrl-C once it has written something."""
+    code = "import sys; from stream.cli import main; sys.argv[0] = 'depthstream'; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=folder, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        for _ in range(600):
+            written = folder / partial
+            if process.poll() is not None or (written.exists() and written.stat().st_size > 2000):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        return process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ctrl_c_on_a_live_source_finishes_the_recording(tmp_path: Path) -> None:
+    assert interrupted(["run", "pattern:testsrc2", "-o", "rec.mp4"], tmp_path, "rec.partial.mp4") == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["rec.mp4"]
+    with av.open(str(tmp_path / "rec.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) > 5
+
+
+def test_ctrl_c_on_a_file_job_keeps_a_playable_partial(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.mp4", frames=3000, gop=100)
+    assert interrupted(["run", "long.mp4"], tmp_path, "long_depth.partial.mp4") == 130
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["long.mp4", "long_depth.partial.mp4"]
+    with av.open(str(tmp_path / "long_depth.partial.mp4")) as container:
+        assert 5 < sum(1 for _ in container.decode(video=0)) < 3000
+
+
+def test_the_webcam_config_runs_on_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = str(Path(__file__).parent.parent / "configs" / "webcam.yaml")
+    arguments = ["run", "pattern:smptebars", "--config", config, "-o", "cam.mp4", "--max-frames", "20", "--json"]
+    assert invoke(arguments) == 0
+    with av.open("cam.mp4") as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (2 * 640 + 50, 480)
