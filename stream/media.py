@@ -81,10 +81,8 @@ def _converted(frame: "VideoFrame", size_hw: tuple[int, int] | None, pixel_forma
     interpolation = "BICUBIC" if is_scaled else "BILINEAR"
     if frame.format.is_rgb:
         return frame.reformat(width, height, pixel_format, interpolation=interpolation, threads=1)
-    if hdr_name(frame):
-        untagged = MATRIX_BT2020
-    else:
-        untagged = MATRIX_BT709 if frame.height >= _HD_HEIGHT else MATRIX_SMPTE170M
+    sdr_matrix = MATRIX_BT709 if frame.height >= _HD_HEIGHT else MATRIX_SMPTE170M
+    untagged = MATRIX_BT2020 if hdr_name(frame) else sdr_matrix
     is_full = frame.color_range == RANGE_FULL or frame.format.name.startswith("yuvj")
     return frame.reformat(
         width,

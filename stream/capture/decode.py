@@ -131,8 +131,8 @@ def decode(
         yield from frames
 
 
-def first_video_stream(container: "InputContainer", where: str) -> "VideoStream":
-    """The stream to decode: the first one that is not cover art. All others are discarded.
+def choose_video_stream(container: "InputContainer", where: str) -> "VideoStream":
+    """The stream to decode: the best one (FFmpeg's order) that is not cover art. All others are discarded.
 
     Raises:
         SourceError: there is none, or no decoder for it.
@@ -141,10 +141,11 @@ def first_video_stream(container: "InputContainer", where: str) -> "VideoStream"
     if not moving:
         kinds = ", ".join(sorted({"cover art" if s.type == "video" else s.type for s in container.streams}))
         raise SourceError(f"has no video stream, only {kinds or 'nothing'}", where=where)
-    stream = moving[0]
+    best = container.streams.best("video")
+    stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     for other in container.streams:
         if other is not stream:
-            other.discard = av.stream.Discard.all  # the demuxer need not read them
+            other.discard = av.stream.Discard.all  # not read at all: of HLS's variants only one is downloaded
     if stream.codec_context is None:
         raise SourceError("uses a video codec that cannot be decoded here", where=where)
     return stream

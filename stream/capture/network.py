@@ -5,21 +5,31 @@ Invariant: no wait is longer than the given timeouts, so a peer that stalls ends
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stream.capture.base import CaptureLog
-from stream.capture.decode import FrameMaker, explain, first_video_stream, nominal_step
+from stream.capture.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
 from stream.capture.video import VideoSource
 from stream.errors import SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"})
 SCHEMES = LIVE_SCHEMES | {"http", "https", "hls"}
 _NO_BUFFERING = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
+"""`nobuffer` throws away what was read while probing, so it is for live streams alone."""
+_BY_SCHEME = {
+    "rtsp": {"rtsp_transport": "tcp"},  # UDP loses packets behind most home routers
+    "rtsps": {"rtsp_transport": "tcp"},
+    "udp": {"overrun_nonfatal": "1"},  # a slow reader loses packets rather than the stream
+}
 
 
 class Liveness(StrEnum):
@@ -41,33 +51,34 @@ def open_network(
     max_frames: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> "LiveSource | VideoSource":
-    """A URL as a live stream or as a file.
+    """A URL as a live stream or as a file; one connection either way.
 
-    `Liveness.AUTO`: rtsp, rtmp, udp, tcp, srt and anything without a duration (unbounded HLS) are live; http(s) with a
-    finite duration is a file.
+    `Liveness.AUTO`: rtsp, rtmp, udp, tcp, srt, rtp and whatever states no duration (unbounded HLS) are live; http(s)
+    with a finite duration is a file.
 
     Args:
-        open_timeout_s, read_timeout_s: limits for connecting, and for each wait for data.
-        start_s, end_s, max_frames: as for `VideoSource`; only finite URLs take a start and an end.
+        open_timeout_s, read_timeout_s: limits for connecting and probing, and for each wait for data.
+        start_s, end_s, max_frames: as for `VideoSource`; a live stream takes `max_frames` alone.
 
     Raises:
         SourceError: it cannot be reached, opened or understood in time.
     """
-    address = url.removeprefix("hls+")
-    timeout_s = (open_timeout_s, read_timeout_s)
-    if live is not Liveness.FILE:
-        if live is Liveness.LIVE or urlsplit(address).scheme in LIVE_SCHEMES:
-            return LiveSource(address, timeout_s=timeout_s, max_frames=max_frames, clock=clock)
-        source = LiveSource(address, timeout_s=timeout_s, max_frames=max_frames, clock=clock)
-        if not source.is_finite:
-            return source
-        source.close()
+    address = url.removeprefix("hls+").replace("hls://", "http://", 1)
+    scheme = urlsplit(address).scheme.lower()
+    is_live = live is Liveness.LIVE or (live is Liveness.AUTO and scheme in LIVE_SCHEMES)
+    options = _BY_SCHEME.get(scheme, {}) | (_NO_BUFFERING if is_live else {})
+    try:
+        container = av.open(address, options=options, timeout=(open_timeout_s, read_timeout_s))
+    except (av.error.FFmpegError, OSError) as error:
+        raise _failure(address, "cannot be opened", error, open_timeout_s) from error
+    if is_live or (live is Liveness.AUTO and not container.duration):
+        return LiveSource(container, address, read_timeout_s=read_timeout_s, max_frames=max_frames, clock=clock)
     return VideoSource(
         address,
         start_s=start_s,
         end_s=end_s,
         max_frames=max_frames,
-        timeout_s=timeout_s,
+        container=container,
         kind=SourceKind.NETWORK,
         clock=clock,
     )
@@ -77,88 +88,65 @@ class LiveSource:
     """Frames of a live stream, decoded as they arrive.
 
     Args:
-        timeout_s: (open, read) limits in seconds.
+        container: the opened stream; closed with the source.
+        url: where it comes from.
+        read_timeout_s: what the container was opened with, for messages.
+        max_frames: stop after this many.
+        clock: monotonic seconds.
 
     Raises:
-        SourceError: it cannot be reached, opened or understood in time.
+        SourceError: no video in it, or no frame arrives.
     """
 
     def __init__(
         self,
+        container: "InputContainer",
         url: str,
         *,
-        timeout_s: tuple[float, float] = (10.0, 10.0),
+        read_timeout_s: float,
         max_frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.log = CaptureLog()
-        self._url, self._max_frames, self._clock = url, max_frames, clock
-        self._timeout_s = timeout_s
+        self._url, self._container, self._read_timeout_s = url, container, read_timeout_s
         self._stopped = threading.Event()
-        options = dict(_NO_BUFFERING)
-        if urlsplit(url).scheme in ("rtsp", "rtsps"):
-            options["rtsp_transport"] = "tcp"  # UDP loses packets behind most home routers
+        self._max_frames = max_frames
         try:
-            self._container = av.open(url, options=options, timeout=timeout_s)
-        except (av.error.FFmpegError, OSError) as error:
-            raise self._failure("cannot be opened", error, timeout_s[0]) from error
-        try:
-            self._stream = stream = first_video_stream(self._container, url)
+            self._stream = stream = choose_video_stream(container, shown(url))
             stream.thread_type = "SLICE"  # frame threads would hold back one frame each
-            self.is_finite = self._container.duration is not None and self._container.duration > 0
-            context = stream.codec_context
-            if not (context.width and context.height):
-                raise SourceError("announces no picture size", where=url)
-            aspect = context.sample_aspect_ratio
+            time_base = stream.time_base or Fraction(1, 90_000)
+            maker = FrameMaker(
+                self.log,
+                time_base=time_base,
+                pixel_aspect=stream.sample_aspect_ratio,
+                step=nominal_step(stream, time_base),
+                clock=clock,
+            )
+            self._frames = self._deliver(maker)
+            self._first = next(self._frames, None)  # it alone tells the true size and orientation
+            if self._first is None:
+                raise SourceError("ended before the first frame", where=shown(url))
             self.info = SourceInfo(
-                name=url,
-                size=(context.height, max(1, round(context.width * aspect)) if aspect else context.width),
+                name=shown(url),
+                size=self._first.size,
                 is_live=True,
-                time_base=stream.time_base or Fraction(1, 90_000),
+                time_base=time_base,
                 rate=stream.average_rate or stream.guessed_rate,
                 frame_count=max_frames,
                 kind=SourceKind.NETWORK,
+                notes=tuple(self.log.notes),
             )
         except BaseException:
-            self._container.close()
+            container.close()
             raise
+        self.log.notes.clear()
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`."""
-        stream, time_base = self._stream, self.info.time_base
-        maker = FrameMaker(
-            self.log,
-            time_base=time_base,
-            pixel_aspect=stream.codec_context.sample_aspect_ratio,
-            step=nominal_step(stream, time_base),
-            clock=self._clock,
-        )
-        damaged = 0
-        try:
-            for packet in self._container.demux(stream):
-                if self._stopped.is_set():
-                    return
-                try:
-                    decoded_frames = packet.decode()
-                except av.error.EOFError:
-                    break
-                except av.error.FFmpegError:
-                    damaged += 1  # joining mid-stream and lost packets are normal; counted below
-                    continue
-                for decoded in decoded_frames:
-                    yield maker.make(decoded, maker.repaired(decoded.pts))
-                    if self._stopped.is_set() or maker.count == self._max_frames:
-                        return
-        except av.error.EOFError:
-            return
-        except (av.error.FFmpegError, OSError) as error:
-            if not self._stopped.is_set():
-                raise self._failure("reading failed", error, self._timeout_s[1]) from error
-        finally:
-            if damaged:
-                self.log.notes.append(f"{self._url}: {damaged} packets could not be decoded")
-        if not maker.count and not self._stopped.is_set():
-            raise SourceError("ended before the first frame", where=self._url)
+        if self._first is not None and not self._stopped.is_set():
+            first, self._first = self._first, None
+            yield first
+        yield from self._frames
 
     def interrupt(self) -> None:
         """See `Source`; takes effect when data arrives or the read timeout ends."""
@@ -167,11 +155,32 @@ class LiveSource:
     def close(self) -> None:
         """See `Source`."""
         self._stopped.set()
+        self._first = None
+        self._frames.close()
         self._container.close()
 
-    def _failure(self, what: str, error: BaseException, limit_s: float) -> SourceError:
-        if isinstance(error, av.error.ExitError | TimeoutError):
-            return SourceError(f"{what}: no data for {limit_s:g} s", where=self._url, hint="is the sender running?")
-        if isinstance(error, av.error.InvalidDataError):
-            return SourceError(f"{what}: this is not a video stream", where=self._url)
-        return SourceError(f"{what}: {explain(error)}", where=self._url)
+    def _deliver(self, maker: FrameMaker) -> Generator[Frame, None, None]:
+        damage = Damage()
+        try:
+            for decoded in decode(self._container, self._stream, self._stopped, damage):
+                if self._stopped.is_set():
+                    return
+                damage.frames += decoded.is_corrupt
+                yield maker.make(decoded, maker.repaired(decoded.pts))
+                if maker.count == self._max_frames:
+                    return
+        except (av.error.FFmpegError, OSError) as error:
+            if not self._stopped.is_set():
+                raise _failure(self._url, "reading failed", error, self._read_timeout_s) from error
+        finally:
+            if damage.packets or damage.frames:  # joining in mid-stream and lost packets are normal
+                self.log.notes.append(f"{shown(self._url)}: {damage}")
+
+
+def _failure(url: str, what: str, error: BaseException, limit_s: float) -> SourceError:
+    where = shown(url)
+    if isinstance(error, av.error.ExitError | TimeoutError):
+        return SourceError(f"{what}: no data for {limit_s:g} s", where=where, hint="is the sender running?")
+    if isinstance(error, av.error.InvalidDataError):
+        return SourceError(f"{what}: this is not a video stream", where=where)
+    return SourceError(f"{what}: {explain(error)}", where=where)

@@ -80,6 +80,8 @@ class PatternSource:
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`."""
         maker = FrameMaker(self.log, time_base=self._time_base, clock=self._clock)
+        if self._stopped.is_set():
+            return
         started = self._clock()
         for decoded in self._container.decode(video=0):
             if self._pacing is Pacing.REAL_TIME:

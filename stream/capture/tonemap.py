@@ -40,8 +40,8 @@ def to_sdr(rgb16: NDArray[np.uint16], transfer: int, primaries: int) -> RgbImage
     linear = _to_linear(transfer).take(rgb16, mode="clip")
     if primaries != PRIMARIES_BT709:
         linear = np.asarray(cv2.transform(linear, _BT2020_TO_BT709), np.float32)
-    steps = np.asarray(cv2.multiply(linear, float(_FULL), dtype=cv2.CV_16U))  # saturates: clips to 0..1
-    return np.asarray(_to_srgb().take(steps, mode="clip"))
+    steps = cv2.addWeighted(linear, _FULL, linear, 0, 0, dtype=cv2.CV_16U)  # saturates: clips to 0..1
+    return _to_srgb().take(np.asarray(steps, np.uint16), mode="clip")
 
 
 @lru_cache(maxsize=2)
@@ -54,7 +54,7 @@ def _to_linear(transfer: int) -> NDArray[np.float32]:
         nits = _hlg_to_nits(signal)
     else:
         raise ValueError(f"transfer must be PQ ({TRANSFER_PQ}) or HLG ({TRANSFER_HLG}), got {transfer}")
-    return (_pq_to_nits(_rolled_off(_nits_to_pq(nits))) / WHITE_NITS).astype(np.float32)
+    return np.asarray(_pq_to_nits(_rolled_off(_nits_to_pq(nits))) / WHITE_NITS, np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +62,7 @@ def _to_srgb() -> NDArray[np.uint8]:
     """uint8 [65536]: linear light → sRGB (IEC 61966-2-1)."""
     linear = np.arange(_FULL + 1) / _FULL
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
+    return np.asarray(np.rint(255 * encoded), np.uint8)
 
 
 def _rolled_off(pq: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -72,9 +72,7 @@ def _rolled_off(pq: NDArray[np.float64]) -> NDArray[np.float64]:
     knee = 1.5 * white - 0.5
     e = np.minimum(pq / peak, 1.0)
     t = np.maximum((e - knee) / (1 - knee), 0.0)
-    spline = (
-        (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * white
-    )
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * white
     return np.where(e < knee, e, spline) * peak
 
 

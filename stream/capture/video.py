@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream.capture.base import CaptureLog
-from stream.capture.decode import FrameMaker, explain, first_video_stream, nominal_step
+from stream.capture.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
 from stream.errors import SourceError, SourceNotFoundError, UsageError
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.video.frame import VideoFrame
 
 _MISSING_TAIL_S = 0.25
-"""A file whose last frame ends this much before its stated end was cut off; less is rounding and edit lists."""
+"""Where no number of frames is stated, an end this much too early means a cut-off file; less is rounding."""
+_STEP_BACK_S = 2.0
+"""First step back where a seek landed after the wanted time; doubled until it did not."""
+_NO_KEYFRAMES = frozenset(("gif", "apng"))
+"""Each frame changes the one before, though demuxers call every packet a keyframe: never seek in these."""
+_TICK_SHARE = 1e-3
+"""Of a pts unit: `--start 0.04` means the frame at 1/25 s, which is not the float 0.04."""
 
 
 class VideoSource:
@@ -32,13 +39,14 @@ class VideoSource:
         start_s, end_s: part to read, in seconds after the file's first frame; `end_s` is exclusive.
         max_frames: stop after this many.
         threads: decoder threads; default: half the cores, at most 4, so that the model keeps the rest.
-        options: FFmpeg demuxer and protocol options.
-        timeout_s: (open, read) limits for URLs.
+        container: `path` already opened, as `open_network` has it; closed with the source.
+        kind: what `info` says it is.
+        clock: monotonic seconds.
 
     Raises:
         SourceNotFoundError: no such file.
         SourceError: no video in it, or not a single frame can be decoded.
-        UsageError: `start_s` lies behind the end.
+        UsageError: no frame lies between `start_s` and `end_s`.
     """
 
     def __init__(
@@ -49,61 +57,53 @@ class VideoSource:
         end_s: float | None = None,
         max_frames: int | None = None,
         threads: int | None = None,
-        options: dict[str, str] | None = None,
-        timeout_s: tuple[float, float] | None = None,
+        container: "InputContainer | None" = None,
         kind: SourceKind = SourceKind.VIDEO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = str(path)
+        self._name = shown(str(path))
         self.log = CaptureLog()
         self._stopped = threading.Event()
-        self._end_s, self._max_frames = end_s, max_frames
-        is_file = "://" not in self._name
-        if is_file:
-            _check_file(Path(self._name))
+        self._max_frames = max_frames
+        self._container = _open_file(Path(path)) if container is None else container
         try:
-            self._container = av.open(self._name, options=options or {}, timeout=timeout_s)
-        except (av.error.FFmpegError, OSError) as error:
-            raise _unopenable(self._name, error) from error
-        try:
-            self._stream = stream = first_video_stream(self._container, self._name)
+            self._stream = stream = choose_video_stream(self._container, self._name)
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
             self._time_base = stream.time_base or Fraction(1, 90_000)
-            self._damaged = 0
+            self._start = 0.0 if start_s is None else start_s / self._time_base - _TICK_SHARE
+            self._end = None if end_s is None else end_s / self._time_base - _TICK_SHARE
+            self._origin = stream.start_time
+            self._damage = Damage()
             self._last_end: int | None = None
-            self._origin: int | None = None if stream.start_time is None else stream.start_time
             maker = FrameMaker(
                 self.log,
                 time_base=self._time_base,
-                pixel_aspect=stream.codec_context.sample_aspect_ratio,
+                pixel_aspect=stream.sample_aspect_ratio,
                 step=nominal_step(stream, self._time_base),
                 clock=clock,
             )
-            self._frames = self._decode(start_s or 0.0, maker)
+            self._frames = self._deliver(maker)
             self._first = next(self._frames, None)
+            if self._first is None:
+                raise self._nothing_found(start_s, end_s)
+            rate = stream.average_rate or stream.guessed_rate
+            self.info = SourceInfo(
+                name=self._name,
+                size=self._first.size,
+                is_live=False,
+                time_base=self._time_base,
+                rate=rate,
+                frame_count=self._estimated_count(rate),
+                kind=kind,
+                audio=str(path) if self._container.streams.audio else None,
+                start_s=start_s,
+                end_s=end_s,
+                notes=tuple(self.log.notes),
+            )
         except BaseException:
             self._container.close()
             raise
-        if self._first is None:
-            self._container.close()
-            if start_s:
-                raise UsageError(f"ends before {start_s:g} s", where=self._name, hint="choose an earlier --start")
-            raise SourceError("holds no frame that can be decoded", where=self._name)
-        rate = stream.average_rate or stream.guessed_rate
-        self.info = SourceInfo(
-            name=self._name,
-            size=self._first.size,
-            is_live=False,
-            time_base=self._time_base,
-            rate=rate,
-            frame_count=self._estimated_count(rate, start_s or 0.0),
-            kind=kind,
-            audio=self._name if self._container.streams.audio else None,
-            start_s=start_s,
-            end_s=end_s,
-            notes=tuple(self.log.notes),
-        )
         self.log.notes.clear()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -127,100 +127,127 @@ class VideoSource:
         self._frames.close()
         self._container.close()
 
-    def _decode(self, start_s: float, maker: FrameMaker) -> Generator[Frame, None, None]:
-        stream = self._stream
-        if start_s > 0:
-            origin = self._origin or 0
-            try:
-                self._container.seek(origin + int(start_s / self._time_base), stream=stream)
-            except av.error.FFmpegError:
-                self._container.seek(0, stream=stream)  # no index: decode from the beginning
-        start_units = start_s / self._time_base - Fraction(1, 1000)
-        for decoded in self._decoded():
+    def _deliver(self, maker: FrameMaker) -> Generator[Frame, None, None]:
+        """The frames asked for; after the last one of the file, `log.warnings` says what is missing."""
+        for decoded in self._readable():
             if self._stopped.is_set():
                 return
             pts = maker.repaired(decoded.pts)
             if self._origin is None:
                 self._origin = pts
             since = pts - self._origin
-            if since < start_units:
-                continue
-            if self._end_s is not None and since * self._time_base >= self._end_s:
-                return
             self._last_end = pts + (decoded.duration or 0)
+            if since < self._start:
+                continue
+            if self._end is not None and since >= self._end:
+                return
+            self._damage.frames += decoded.is_corrupt
             yield maker.make(decoded, pts)
             if self._max_frames is not None and maker.count >= self._max_frames:
                 return
-        if maker.count or self._damaged:
+        if maker.count and not self._stopped.is_set():
             self._tell_what_is_missing(maker.count)
 
-    def _decoded(self) -> Iterator["VideoFrame"]:
-        """Every frame the decoder gives, its delayed ones included."""
+    def _readable(self) -> Iterator["VideoFrame"]:
+        """All frames from the first one wanted (or earlier) on, as far as the file can be read."""
         try:
-            for packet in self._container.demux(self._stream):
-                if self._stopped.is_set():
-                    return
-                if packet.is_corrupt:
-                    self._damaged += 1
-                try:
-                    yield from packet.decode()
-                except av.error.EOFError:
-                    return
-                except av.error.FFmpegError:
-                    self._damaged += 1  # counted, and named once when the source ends
-        except av.error.EOFError:
-            return
+            yield from self._positioned()
         except (av.error.FFmpegError, OSError) as error:
             if self._stopped.is_set():
                 return
-            if isinstance(error, TimeoutError | av.error.ExitError) or "://" in self._name:
-                raise SourceError(f"reading failed: {explain(error)}", where=self._name) from error
+            if "://" in self._name:
+                reason = "no data in time" if isinstance(error, av.error.ExitError) else explain(error)
+                raise SourceError(f"reading failed: {reason}", where=self._name) from error
             self.log.warnings.append(f"{self._name}: cannot be read further: {explain(error)}")
 
+    def _positioned(self) -> Iterator["VideoFrame"]:
+        """Decode from the keyframe before the start; where a container's index leads behind it, from an earlier one."""
+        container, stream, origin = self._container, self._stream, self._origin
+        back = 0
+        can_seek = self._start > 0 and origin is not None and stream.codec_context.name not in _NO_KEYFRAMES
+        while can_seek and origin is not None:
+            wanted = origin + int(self._start)
+            target = max(origin, wanted - back)
+            try:
+                container.seek(target, stream=stream)
+            except av.error.FFmpegError:
+                break  # no index, and nothing has been read yet
+            frames = decode(container, stream, self._stopped, self._damage)
+            first = next(frames, None)
+            is_early_enough = first is not None and first.pts is not None and first.pts <= wanted
+            if is_early_enough or target == origin or self._stopped.is_set():
+                if first is not None:
+                    yield first
+                yield from frames
+                return
+            self._damage = Damage()  # of a stretch that will be read again
+            back = max(2 * back, int(_STEP_BACK_S / self._time_base))
+        yield from decode(container, stream, self._stopped, self._damage)
+
     def _tell_what_is_missing(self, count: int) -> None:
-        if self._damaged:
-            self.log.warnings.append(f"{self._name}: {self._damaged} damaged packets could not be decoded")
-        stream = self._stream
-        end = stream.duration
-        if end is None and self._container.duration is not None:
-            end = int(Fraction(self._container.duration, av.time_base) / self._time_base)
-        if end is None or self._last_end is None or self._origin is None:
+        if self._damage.packets or self._damage.frames:
+            self.log.warnings.append(f"{self._name}: {self._damage}")
+        end = self._stated_end()
+        if end is None or self._last_end is None:
             return
-        missing_s = float((end - (self._last_end - self._origin)) * self._time_base)
-        expected = stream.frames
-        if missing_s > _MISSING_TAIL_S and (not expected or count < expected):
-            told = f" of {expected} frames" if expected else ""
+        missing_s = float((end - self._last_end) * self._time_base)
+        expected = self._stream.frames
+        if expected and self._start <= 0:
+            limit_s = 1.5 * float(nominal_step(self._stream, self._time_base) * self._time_base)
+            is_cut = count < expected and missing_s > limit_s
+        else:
+            is_cut = missing_s > _MISSING_TAIL_S
+        if is_cut:
+            told = f" of {expected}" if expected and self._start <= 0 else ""
             self.log.warnings.append(
-                f"{self._name}: is cut off: {count}{told or ' frames'} could be read, {missing_s:.1f} s are missing"
+                f"{self._name}: is cut off: {count}{told} frames could be read, {missing_s:.2g} s are missing"
             )
 
-    def _estimated_count(self, rate: Fraction | None, start_s: float) -> int | None:
-        stream = self._stream
-        duration_s: float | None = None
+    def _stated_end(self) -> int | None:
+        """pts at which the container says that the video ends; None where it says nothing about this stream."""
+        stream, origin = self._stream, self._origin or 0
         if stream.duration is not None:
-            duration_s = float(stream.duration * self._time_base)
-        elif self._container.duration is not None:
-            duration_s = self._container.duration / av.time_base
-        if duration_s is None or not rate:
-            count = stream.frames or None
-        elif start_s or self._end_s is not None:
-            end_s = duration_s if self._end_s is None else min(self._end_s, duration_s)
-            count = max(1, round((end_s - start_s) * rate))
-        else:
-            count = stream.frames or max(1, round(duration_s * rate))
+            return origin + stream.duration
+        tag = stream.metadata.get("DURATION")  # Matroska: HH:MM:SS.fraction, counted from time zero
+        if tag is not None and tag.count(":") == 2:
+            hours, minutes, seconds = tag.split(":")
+            return int((int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self._time_base)
+        if self._container.duration is not None and len(self._container.streams) == 1:
+            return int(Fraction(self._container.duration, av.time_base) / self._time_base)
+        return None  # the container's duration may be that of a longer sound
+
+    def _estimated_count(self, rate: Fraction | None) -> int | None:
+        stream = self._stream
+        end, count = self._stated_end(), stream.frames or None
+        if end is None and self._container.duration is not None:
+            end = (self._origin or 0) + int(Fraction(self._container.duration, av.time_base) / self._time_base)
+        if end is not None and rate and (count is None or self._start > 0 or self._end is not None):
+            length = float(end - (self._origin or 0))
+            length = (length if self._end is None else min(self._end, length)) - max(0.0, self._start)
+            count = max(1, round(length * float(self._time_base * rate)))
         if count is not None and self._max_frames is not None:
             return min(count, self._max_frames)
         return count
 
+    def _nothing_found(self, start_s: float | None, end_s: float | None) -> Exception:
+        if self._last_end is None:
+            reason = f": {self._damage}" if self._damage.packets else ""
+            return SourceError(f"holds no frame that can be decoded{reason}", where=self._name)
+        if end_s is not None and end_s <= (start_s or 0):
+            return UsageError(f"--end {end_s:g} is not after --start {start_s or 0:g}", where=self._name)
+        length_s = float((self._last_end - (self._origin or 0)) * self._time_base)
+        return UsageError(f"ends at {length_s:.6g} s, before --start {start_s:g}", where=self._name)
 
-def _check_file(path: Path) -> None:
+
+def _open_file(path: Path) -> "InputContainer":
     if not path.exists():
         raise SourceNotFoundError("no such file", where=str(path), hint="check the name")
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError("is empty (zero bytes)", where=str(path))
-
-
-def _unopenable(name: str, error: BaseException) -> SourceError:
-    if isinstance(error, av.error.InvalidDataError):
-        return SourceError("is not a video that can be read, or its header is missing (cut off?)", where=name)
-    return SourceError(f"cannot be opened: {explain(error)}", where=name)
+    try:
+        return av.open(str(path))
+    except av.error.InvalidDataError as error:
+        what = "is not a video that can be read, or its header is missing (cut off?)"
+        raise SourceError(what, where=str(path)) from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise SourceError(f"cannot be opened: {explain(error)}", where=str(path)) from error

@@ -41,7 +41,7 @@ def _antialiased(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
     rows = max(1, _STRIP_PIXELS.get(rgb.device.type, _STRIP_PIXELS_GPU) // rgb.shape[1])
     strips = [
         resize(strip.permute(2, 0, 1)[None].float(), (strip.shape[0], size_hw[1]), Resample.BILINEAR_ANTIALIAS)
-        for strip in rgb.split(rows)
+        for strip in torch.split(rgb, rows)
     ]
     return resize(torch.cat(strips, 2) if len(strips) > 1 else strips[0], size_hw, Resample.BILINEAR_ANTIALIAS)
 

@@ -57,7 +57,9 @@ CONTAINERS: Mapping[str, Container] = {
 }
 """By suffix. AVI has no timestamps, so the source's pts could not be kept; GIF no more than 256 colours."""
 
-UNWRITTEN_SUFFIXES = frozenset({".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"})
+UNWRITTEN_SUFFIXES = frozenset(
+    {".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
+)
 """Video formats that are read, not written: an output so named is refused rather than made a folder."""
 
 
