@@ -6,6 +6,7 @@ does not rest on the converter it tests.
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def write_video(
     rate: Fraction = Fraction(25),
     time_base: Fraction | None = None,
     pts: Sequence[int] | None = None,
+    last_duration: int | None = None,
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     b_frames: int = 0,
@@ -147,6 +149,7 @@ def write_video(
 
     Args:
         pts: of each frame in `time_base` units (then `frames` is ignored); default: evenly at `rate`.
+        last_duration: of the last frame in `time_base` units; default: one frame at `rate`.
         rotation_deg: clockwise turn that a player must apply.
         flip_x: a mirror on top of it.
         matrix, color_range: of the pixels; the tags say the same unless `matrix_tag` or `range_tag` differ.
@@ -173,14 +176,20 @@ def write_video(
         context.color_trc, context.color_primaries = transfer_tag, primaries_tag
         if rotation_deg or flip_x:
             stream.set_display_rotation(-rotation_deg, hflip=flip_x)
+        packets: list[av.Packet] = []
         sound = container.add_stream(audio_codec, rate=48_000, layout="mono") if audio_s else None
         for index, time in enumerate(times):
             frame = _encodable(draw(index, size_hw), pixel_format, matrix, color_range)
             frame.pts, frame.time_base = time, time_base
             frame.colorspace, frame.color_range = context.colorspace, context.color_range
             frame.color_trc, frame.color_primaries = transfer_tag, primaries_tag
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        shown = sorted(times)
+        lasts = {a: b - a for a, b in pairwise(shown)}
+        for packet in packets:
+            packet.duration = lasts.get(packet.pts, last_duration or round(1 / rate / time_base))
+            container.mux(packet)
         if sound is not None:
             for packet in _sine(sound, audio_s or 0.0):
                 container.mux(packet)

@@ -61,8 +61,8 @@ class FrameMaker:
         self._last_pts = pts
         return pts
 
-    def make(self, decoded: "VideoFrame", pts: int) -> Frame:
-        """An upright RGB frame with square pixels."""
+    def make(self, decoded: "VideoFrame", pts: int, *, duration: int | None = None) -> Frame:
+        """An upright RGB frame with square pixels; `duration` in pts units, where it is known."""
         size = (decoded.height, decoded.width)
         if self._size not in (None, size):
             self._log.notes.append(f"the picture changed size to {size[1]}×{size[0]} at frame {self.count}")
@@ -74,7 +74,7 @@ class FrameMaker:
             time_base=self._time_base,
             captured_at=self._clock(),
             rgb=rgb,
-            duration=decoded.duration or None,
+            duration=duration,
         )
         self.count += 1
         return frame

@@ -142,11 +142,22 @@ class VideoSource:
             if self._end is not None and since >= self._end:
                 return
             self._damage.frames += decoded.is_corrupt
-            yield maker.make(decoded, pts)
+            yield maker.make(decoded, pts, duration=self._shown_for(decoded, pts, maker.count + 1))
             if self._max_frames is not None and maker.count >= self._max_frames:
                 return
         if maker.count and not self._stopped.is_set():
             self._tell_what_is_missing(maker.count)
+
+    def _shown_for(self, decoded: "VideoFrame", pts: int, number: int) -> int | None:
+        """Display time of frame `number`; the decoder tells the time to the next *decoded* one, wrong with B-frames."""
+        stream, told = self._stream, decoded.duration or None
+        if stream.duration is None or stream.start_time is None:
+            return told
+        left = stream.start_time + stream.duration - pts
+        if left <= 0:
+            return told
+        is_last = self._start <= 0 and number == stream.frames
+        return left if is_last or told is None else min(told, left)
 
     def _readable(self) -> Iterator["VideoFrame"]:
         """All frames from the first one wanted (or earlier) on, as far as the file can be read."""
