@@ -42,6 +42,9 @@ def _option(names: str, help_text: str) -> Any:
     return typer.Option(*names.split(), help=help_text, show_default=False)
 
 
+Debug = Annotated[bool, _option("--debug", "Show tracebacks.")]
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -94,7 +97,7 @@ def run(
     quiet: Annotated[bool | None, _option("--quiet -q", "Nothing on stderr but errors.")] = None,
     print_config: Annotated[bool, _option("--print-config", "Print the resolved config as YAML, and stop.")] = False,
     json_: Annotated[bool, _option("--json", "Print the report on stdout.")] = False,
-    debug: Annotated[bool, _option("--debug", "Show tracebacks.")] = False,  # noqa: ARG001  read in `main`
+    debug: Debug = False,  # noqa: ARG001  read in `invoke`
 ) -> None:
     """Turn SOURCE into depth: a video, pictures, depth files or a preview.
 
@@ -158,6 +161,7 @@ def demo(
     output: Annotated[Path, _option("-o --output", "Video to write.")] = Path("demo_depth.mp4"),
     model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
     quiet: Annotated[bool, _option("--quiet -q", "Nothing on stderr but errors.")] = False,
+    debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Run the main job on a short clip that comes with the package; replaces the result of an earlier demo."""
     from importlib.resources import as_file, files
@@ -236,6 +240,7 @@ def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False
 def probe(
     source: Annotated[str, typer.Argument(help="As for `run`.")],
     as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False,
+    debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
     from stream.config import from_options

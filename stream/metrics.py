@@ -71,11 +71,12 @@ class Outcome(StrEnum):
     DONE = "done"
     DONE_WITH_SKIPS = "done_with_skips"
     INTERRUPTED = "interrupted"
+    FAILED = "failed"
 
     @property
     def exit_code(self) -> int:
-        """0, 3 or 130, see the command-line contract."""
-        return {Outcome.DONE: 0, Outcome.DONE_WITH_SKIPS: 3, Outcome.INTERRUPTED: 130}[self]
+        """0, 3, 130 or 1, see the command-line contract."""
+        return {Outcome.DONE: 0, Outcome.DONE_WITH_SKIPS: 3, Outcome.INTERRUPTED: 130, Outcome.FAILED: 1}[self]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,7 @@ class Report:
     """What happened in a run, as numbers.
 
     Attributes:
+        error: why it failed, None unless `outcome` is FAILED.
         captured: items attempted, undecodable ones included.
         inferred: frames that went through the model.
         written: frames that every lossless sink accepted.
@@ -102,11 +104,12 @@ class Report:
         stages: seconds busy and waiting of capture, inference and output.
         peak_memory_bytes: highest resident size of the process, None where the system does not tell.
         duration_s: wall time of the whole run, model loading included.
-        outputs: final (or partial, if interrupted) paths.
+        outputs: final paths, or those of partial files if interrupted or failed.
         abandoned: threads that would not stop (stuck in a driver or network call).
     """
 
     outcome: Outcome
+    error: str | None = None
     source: str
     model: str
     weights_sha256: str

@@ -310,20 +310,30 @@ def run_config(
     for note in said:
         say(note)
 
-    outcome = pipeline.run()
+    def reported(outcome: Outcome, error: str | None = None) -> Report:
+        later = [*engine.notes, *source.log.notes, *(note for sink in sinks for note in getattr(sink, "notes", []))]
+        notes = list(dict.fromkeys([*said, *later]))
+        for note in notes[len(set(said)) :]:
+            say(note)
+        duration_s = time.monotonic() - started
+        report = _report(pipeline, engine, outcome, error=error, notes=notes, duration_s=duration_s)
+        if config.output.report is not None:
+            report.save(config.output.report)
+        return report
 
-    log = source.log
-    later = [*engine.notes, *log.notes, *(note for sink in sinks for note in getattr(sink, "notes", []))]
-    notes = list(dict.fromkeys([*said, *later]))
-    for note in notes[len(set(said)) :]:
-        say(note)
-    report = _report(pipeline, engine, outcome, notes=notes, duration_s=time.monotonic() - started)
-    if config.output.report is not None:
-        report.save(config.output.report)
-    return report
+    try:
+        outcome = pipeline.run()
+    except Exception as error:
+        reported(Outcome.FAILED, str(error))
+        if kept := [path for sink in sinks if sink.is_lossless for path in sink.outputs]:
+            say(f"what was done is kept: {', '.join(kept)}")
+        raise
+    return reported(outcome)
 
 
-def _report(pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, notes: list[str], duration_s: float) -> Report:
+def _report(
+    pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, error: str | None, notes: list[str], duration_s: float
+) -> Report:
     log, metrics, stages = pipeline.source.log, pipeline.metrics, pipeline.stages
     skipped = [*log.skipped, *stages.refused]
     captured = metrics.delivered + len(log.skipped)
@@ -335,6 +345,7 @@ def _report(pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, notes: li
     counters = {**engine.counters, "repaired_pts": log.repaired_pts, "ignored_files": log.ignored}
     return Report(
         outcome=outcome,
+        error=error,
         source=pipeline.source.info.name,
         model=engine.spec.name,
         weights_sha256=engine.model.weights_sha256,

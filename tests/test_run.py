@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from PIL import Image
 
 import stream
 from stream.capture.pattern import PatternSource
+from stream.capture.video import VideoSource
 from stream.config import from_options
 from stream.errors import OutputError, SourceError, SourceNotFoundError
 from stream.media import av
@@ -92,6 +94,36 @@ def test_a_video_keeps_frames_times_audio_and_duration(name: str, tmp_path: Path
     assert durations(tmp_path / "out.mp4") == durations(clip)
     assert report.captured == report.written == report.inferred == len(video_times(clip))
     assert balanced(report)
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_playable_partial_and_a_report(tmp_path: Path) -> None:
+    def noise(index: int, size_hw: tuple[int, int]) -> Any:
+        return np.random.default_rng(index).integers(0, 255, (*size_hw, 3), np.uint8)
+
+    write_video(tmp_path / "clip.mp4", size_hw=(128, 256), frames=150, draw=noise)
+
+    def limit_file_size() -> None:  # the system's own ENOSPC needs a disk; this one needs nothing
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+
+    command = [sys.executable, "-m", "stream", "run", "clip.mp4", "--layout", "side", "--report", "r.json"]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=limit_file_size, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    *_, kept, error = done.stderr.splitlines()
+    assert kept == "note: what was done is kept: clip_depth.partial.mp4"
+    assert error.startswith("depthstream: clip_depth.mp4: cannot be written")
+    assert not Path("clip_depth.mp4").exists()
+    report = json.loads(Path("r.json").read_text())
+    assert (report["outcome"], report["exit_code"]) == ("failed", 1)
+    assert report["error"] in error
+    assert report["outputs"] == ["clip_depth.partial.mp4"]
+    playable = VideoSource("clip_depth.partial.mp4")  # the last packet may be cut, which a player passes over
+    try:
+        assert 20 < sum(1 for _ in playable) <= report["captured"] < 150
+    finally:
+        playable.close()
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ class FileSink(ABC):
         self._made: list[Path] = []
         self._count = 0
         self._is_closed = False
+        self._is_final = False
 
     @abstractmethod
     def _encoder(self, depth: Depth, image: RgbImage) -> tuple[Encode, int]:
@@ -57,8 +58,10 @@ class FileSink(ABC):
 
     @property
     def outputs(self) -> list[str]:
-        """The folder or the file; empty once closed without having written anything."""
-        return [] if self._is_closed and not self._count else [str(self.path)]
+        """The folder or the file, while partial under that name; empty once closed without having written anything."""
+        if self._is_closed and not self._count:
+            return []
+        return [str(_partial(self.path) if self._is_single and not self._is_final else self.path)]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - any size fits
         """Make the folder and start the writer.
@@ -156,6 +159,7 @@ class FileSink(ABC):
             os.replace(partial, self.path)
         except OSError as error:
             raise SinkError(f"cannot be written: {_reason(error)}", where=str(self.path)) from error
+        self._is_final = True
 
     def _make_folder(self, folder: Path) -> None:
         missing = []

@@ -106,8 +106,10 @@ class VideoSink:
 
     @property
     def outputs(self) -> list[str]:
-        """The final path; the partial one where that is what is left."""
-        return [str(self._partial if not self._is_final and self._partial.exists() else self.path)]
+        """The final path once finished, until then the partial one; empty where nothing is left."""
+        if self._is_final:
+            return [str(self.path)]
+        return [str(self._partial)] if self._has_file else []
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
         """Create NAME.partial.EXT, replacing an earlier one, and open the encoder.
