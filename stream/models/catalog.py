@@ -4,6 +4,8 @@ Invariant: names and aliases are unique, and everything that tells one checkpoin
 """
 
 from stream.frames import DepthKind
+from stream.models.depth_anything import catalog as depth_anything
+from stream.models.midas import catalog as midas
 from stream.models.spec import Fit, InputPolicy, ModelSpec, Resample, WeightsFile
 
 STARTER = ModelSpec(
@@ -30,5 +32,5 @@ STARTER = ModelSpec(
     summary="Built in: plausible depth at camera speed on a laptop. Soft outlines; weak outdoors and on clutter.",
 )
 
-MODELS: tuple[ModelSpec, ...] = (STARTER,)
+MODELS: tuple[ModelSpec, ...] = (STARTER, *depth_anything.MODELS, *midas.MODELS)
 """In the order in which they are listed."""

@@ -72,7 +72,7 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
     """
     import torch
 
-    from stream.models.layers import fold_batch_norms
+    from stream.models.layers import fold_for_inference
     from stream.models.weights import fill, find_file, read_state_dict, sha256
 
     spec = find(model) if isinstance(model, str) else model
@@ -84,11 +84,24 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
         network = _architectures()[spec.architecture](**dict(spec.options))
     fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
     network.eval().requires_grad_(False)
-    fold_batch_norms(network)
+    fold_for_inference(network)
     return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=digest)
 
 
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
+    from stream.models.depth_anything.network import DepthAnything
+    from stream.models.midas.beit import Beit
+    from stream.models.midas.network import MidasDpt
+    from stream.models.midas.vit import VitHybrid, VitLarge
     from stream.models.starter import Starter
 
-    return {"starter": Starter}
+    def midas(encoder: Callable[..., "nn.Module"]) -> Callable[..., "nn.Module"]:
+        return lambda **options: MidasDpt(encoder(**options))
+
+    return {
+        "starter": Starter,
+        "depth_anything": DepthAnything,
+        "beit": midas(Beit),
+        "vit_large": midas(VitLarge),
+        "vit_hybrid": midas(VitHybrid),
+    }

@@ -31,6 +31,11 @@ class Resample(StrEnum):
     BILINEAR_CORNERS = "bilinear_align_corners"
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB, for values in [0, 1]: what nearly every backbone was trained with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputPolicy:
     """Network input size and normalisation.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stream.models.layers import SameConv2d
+
 ENCODER_STAGES = (
     # repeats, kernel, stride, expansion, channels
     (1, 3, 1, 1, 16),
@@ -25,26 +27,6 @@ TAPPED_STAGES = (0, 1, 2, 4, 6)
 DECODER_CHANNELS = (24, 32, 64, 96, 128)
 """Finest level first."""
 _ENCODER_BN_EPS = 1e-3  # TensorFlow's default; PyTorch's is 1e-5
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding, which is asymmetric for stride 2 and even sizes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C×H×W → N×C'×⌈H/s⌉×⌈W/s⌉."""
-        height, width = x.shape[-2:]
-        total_h = _same_padding(height, self.kernel_size[0], self.stride[0])
-        total_w = _same_padding(width, self.kernel_size[1], self.stride[1])
-        # Where one side needs one more than the other, a row or column of zeros before the kernel does the same
-        # as padding the input, without copying it: 290 instead of 806 µs for the largest map.
-        weight = F.pad(self.weight, (total_w % 2, 0, total_h % 2, 0))
-        padding = ((total_h + 1) // 2, (total_w + 1) // 2)
-        return F.conv2d(x, weight, self.bias, self.stride, padding, 1, self.groups)
-
-
-def _same_padding(side: int, kernel: int, stride: int) -> int:
-    """Pixels of padding, both sides together; the odd one comes last."""
-    return max((-(-side // stride) - 1) * stride + kernel - side, 0)
 
 
 def _same_conv(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> SameConv2d:

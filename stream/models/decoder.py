@@ -1,0 +1,74 @@
+"""The convolutional decoder of DPT and MiDaS: feature maps of several strides become one map.
+
+Ranftl et al. 2021, "Vision Transformers for Dense Prediction" (arXiv:2103.13413), figure 1. The attribute names are those
+of the official checkpoints, of MiDaS and Depth Anything alike.
+Invariant: maps go in and out finest first.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream.models.layers import doubled, size_of, upsample
+
+
+class ResidualConvUnit(nn.Module):
+    """Two 3×3 convolutions, each after a ReLU, around a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W → the same shape."""
+        return self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True)) + x
+
+
+class FeatureFusion(nn.Module):
+    """Adds a finer map to the coarser path and brings it to the next size.
+
+    The coarsest one is built without a skip in mind but has the unit for it in every checkpoint.
+    """
+
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(channels, outputs or channels, 1)
+        self.resConfUnit1 = ResidualConvUnit(channels)
+        self.resConfUnit2 = ResidualConvUnit(channels)
+
+    def forward(self, path: Tensor, skip: Tensor | None = None, *, size_hw: tuple[int, int] | None = None) -> Tensor:
+        """N×C×H×W → N×C'×h×w with (h, w) = `size_hw`, or twice the size."""
+        if skip is not None:
+            path = path + self.resConfUnit1(skip)
+        # The official code upsamples first; a 1×1 convolution commutes with it and is a quarter of the work here.
+        return upsample(self.out_conv(self.resConfUnit2(path)), size_hw or doubled(path))
+
+
+class Scratch(nn.Module):
+    """Maps of any channels → one map of `channels` at twice the finest size.
+
+    Args:
+        inputs: channels of the maps.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self._levels = range(1, len(inputs) + 1)
+        for level, count in zip(self._levels, inputs, strict=True):
+            setattr(self, f"layer{level}_rn", nn.Conv2d(count, channels, 3, padding=1, bias=False))
+        for level in self._levels:
+            setattr(self, f"refinenet{level}", FeatureFusion(channels))
+
+    def fuse(self, maps: Sequence[Tensor]) -> Tensor:
+        """N×C×H×W each, finest first → N×`channels`×2H×2W of the finest."""
+        maps = [self.get_submodule(f"layer{n}_rn")(x) for n, x in zip(self._levels, maps, strict=True)]
+        path: Tensor | None = None
+        for level in reversed(self._levels):
+            fusion = self.get_submodule(f"refinenet{level}")
+            size_hw = size_of(maps[level - 2]) if level > 1 else None
+            skip = maps[level - 1]
+            path = fusion(skip, size_hw=size_hw) if path is None else fusion(path, skip, size_hw=size_hw)
+        assert path is not None
+        return path

@@ -1,0 +1,118 @@
+"""DINOv2's vision transformer, the encoder of Depth Anything (Oquab et al. 2023, arXiv:2304.07193).
+
+Invariant: keys are those of the official Depth Anything checkpoints under `pretrained.`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream.models.layers import Attention, Mlp, SizeCache
+
+PATCH = 14
+_GRID = 37
+"""Patches a side in pre-training: 518 / 14."""
+_OFFSET = 0.1
+"""Added to the grid's size when the position table is resampled; the checkpoints' authors trained with it."""
+_EPS = 1e-6
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…×C → …×C."""
+        return x * self.gamma
+
+
+class SwiGlu(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020, arXiv:2002.05202), with the hidden width of the xFormers original."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """…×C → …×C."""
+        gate, value = self.w12(x).chunk(2, -1)
+        return self.w3(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and scaled after."""
+
+    def __init__(self, width: int, heads: int, *, gated: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPS)
+        self.attn = Attention(width, heads)
+        self.ls1 = LayerScale(width)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS)
+        self.mlp = SwiGlu(width) if gated else Mlp(width, 4 * width)
+        self.ls2 = LayerScale(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×L×C → N×L×C."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Patches of 14×14 pixels → vectors."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W → N×(H/14·W/14)×C."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class DinoV2(nn.Module):
+    """Normalised RGB → the outputs of four blocks, normalised, without the class token.
+
+    Args:
+        taps: the blocks whose outputs are given.
+    """
+
+    def __init__(self, *, width: int, depth: int, heads: int, taps: Sequence[int], gated: bool = False) -> None:
+        super().__init__()
+        self.taps = tuple(taps)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, _GRID * _GRID + 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # for training alone
+        self.patch_embed = PatchEmbed(width)
+        self.blocks = nn.ModuleList(Block(width, heads, gated=gated) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=_EPS)
+        self._positions = SizeCache()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """N×3×H×W, sides multiples of 14 → N×(H/14·W/14)×C each."""
+        grid_hw = (x.shape[-2] // PATCH, x.shape[-1] // PATCH)
+        x = self.patch_embed(x)
+        x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        x = x + self._positions.get(grid_hw, x.device, x.dtype, lambda: self._resampled(grid_hw))
+        maps = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.taps:
+                maps.append(self.norm(x)[:, 1:])
+        return maps
+
+    def _resampled(self, grid_hw: tuple[int, int]) -> Tensor:
+        table = self.pos_embed.float()
+        if grid_hw == (_GRID, _GRID):
+            return table
+        grid = table[:, 1:].reshape(1, _GRID, _GRID, -1).permute(0, 3, 1, 2)
+        # By factor, not by size: with the offset the two sample at different places.
+        factors = [(side + _OFFSET) / _GRID for side in grid_hw]
+        grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
+        return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)

@@ -1,0 +1,136 @@
+"""MiDaS' checkpoints, one row each; facts from https://github.com/isl-org/MiDaS and its releases.
+
+Invariant: see `stream.models.catalog`.
+"""
+
+from stream.frames import DepthKind
+from stream.models.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, InputPolicy, ModelSpec, Resample, WeightsFile
+
+_RELEASES = "https://github.com/isl-org/MiDaS/releases/download"
+_V3_1, _V3, _V2_1 = "arXiv:2307.14460", "arXiv:2103.13413", "arXiv:1907.01341"
+
+
+def _input(size: int, *, fit: Fit = Fit.MINIMAL, is_fixed: bool = False, is_imagenet: bool = False) -> InputPolicy:
+    return InputPolicy(
+        size_hw=(size, size),
+        multiple_of=32,
+        fit=fit,
+        keep_aspect=not is_fixed,
+        fixed_size=is_fixed,
+        resample=Resample.BICUBIC,
+        mean=IMAGENET_MEAN if is_imagenet else (0.5,) * 3,
+        std=IMAGENET_STD if is_imagenet else (0.5,) * 3,
+    )
+
+
+def _model(
+    name: str,
+    architecture: str,
+    policy: InputPolicy,
+    *,
+    release: str,
+    parameters_m: float,
+    source: str,
+    summary: str,
+    sha256: str | None = None,
+    aliases: tuple[str, ...] = (),
+    options: tuple[tuple[str, object], ...] = (),
+    ignored_keys: tuple[str, ...] = (),
+    fp32_modules: tuple[str, ...] = (),
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16"),
+) -> ModelSpec:
+    file = f"{name}.pt"
+    return ModelSpec(
+        name=name,
+        aliases=aliases,
+        architecture=architecture,
+        options=options,
+        input=policy,
+        output=DepthKind.RELATIVE_DISPARITY,
+        upsample=Resample.BICUBIC,
+        weights=WeightsFile(
+            file=file, url=f"{_RELEASES}/{release}/{file}", sha256=sha256, ignored_keys=ignored_keys
+        ),
+        precisions=precisions,
+        fp32_modules=fp32_modules,
+        parameters_m=parameters_m,
+        licence="MIT",
+        source=source,
+        summary=summary,
+    )
+
+
+_BEIT_LARGE: tuple[tuple[str, object], ...] = (
+    ("width", 1024),
+    ("depth", 24),
+    ("heads", 16),
+    ("taps", (5, 11, 17, 23)),
+    ("channels", (256, 512, 1024, 1024)),
+)
+_BEIT_BASE: tuple[tuple[str, object], ...] = (
+    ("width", 768),
+    ("depth", 12),
+    ("heads", 12),
+    ("taps", (2, 5, 8, 11)),
+    ("channels", (96, 192, 384, 768)),
+)
+_BEIT_INDEX = ("*.relative_position_index",)
+
+MODELS: tuple[ModelSpec, ...] = (
+    _model(
+        "dpt_beit_large_512",
+        "beit",
+        _input(512),
+        release="v3_1",
+        sha256="9e9e900747e9e8b3112df716979219836a27716277b3d0dc53889cbba8b82328",
+        options=(*_BEIT_LARGE, ("grid", 32)),
+        ignored_keys=_BEIT_INDEX,
+        parameters_m=345,
+        source=_V3_1,
+        summary="MiDaS 3.1's best; slow without a GPU.",
+    ),
+    _model(
+        "dpt_beit_large_384",
+        "beit",
+        _input(384),
+        release="v3_1",
+        sha256="9a86e82345dee25004eeacbc25db11fae827d32cd6939a9056eb7db6ef895413",
+        options=(*_BEIT_LARGE, ("grid", 24)),
+        ignored_keys=_BEIT_INDEX,
+        parameters_m=344,
+        source=_V3_1,
+        summary="MiDaS 3.1, nearly the best at half the cost.",
+    ),
+    _model(
+        "dpt_beit_base_384",
+        "beit",
+        _input(384),
+        release="v3_1",
+        sha256="b8ae0dd5ac6e80d7fa8ab4d4a370b75a3094d7ca110e20596ec5f817a238900f",
+        options=(*_BEIT_BASE, ("grid", 24)),
+        ignored_keys=_BEIT_INDEX,
+        parameters_m=112,
+        source=_V3_1,
+        summary="MiDaS 3.1, of medium size.",
+    ),
+    _model(
+        "dpt_large_384",
+        "vit_large",
+        _input(384),
+        release="v3",
+        sha256="2f21e586477d90cb9624c7eef5df7891edca49a1c4795ee2cb631fd4daa6ca69",
+        parameters_m=344,
+        source=_V3,
+        summary="MiDaS 3.0 (DPT-Large).",
+    ),
+    _model(
+        "dpt_hybrid_384",
+        "vit_hybrid",
+        _input(384),
+        release="v3",
+        sha256="501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853",
+        parameters_m=123,
+        source=_V3,
+        summary="MiDaS 3.0 (DPT-Hybrid): a ResNet before the transformer.",
+    ),
+)
