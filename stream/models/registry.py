@@ -92,6 +92,7 @@ def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
     from stream.models.depth_anything.network import DepthAnything
     from stream.models.midas.beit import Beit
     from stream.models.midas.network import MidasDpt
+    from stream.models.midas.swin import Swin
     from stream.models.midas.vit import VitHybrid, VitLarge
     from stream.models.starter import Starter
 
@@ -102,6 +103,7 @@ def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
         "starter": Starter,
         "depth_anything": DepthAnything,
         "beit": midas(Beit),
+        "swin": midas(Swin),
         "vit_large": midas(VitLarge),
         "vit_hybrid": midas(VitHybrid),
     }

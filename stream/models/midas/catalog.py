@@ -74,6 +74,32 @@ _BEIT_BASE: tuple[tuple[str, object], ...] = (
     ("taps", (2, 5, 8, 11)),
     ("channels", (96, 192, 384, 768)),
 )
+_SWIN_LARGE: tuple[tuple[str, object], ...] = (
+    ("size", 384),
+    ("width", 192),
+    ("depths", (2, 2, 18, 2)),
+    ("heads", (6, 12, 24, 48)),
+)
+_SWIN2_384: tuple[tuple[str, object], ...] = (
+    ("version", 2),
+    ("window", 24),
+    ("trained_windows", (12, 12, 12, 6)),
+)
+_SWIN2_BASE: tuple[tuple[str, object], ...] = (
+    ("size", 384),
+    ("width", 128),
+    ("depths", (2, 2, 18, 2)),
+    ("heads", (4, 8, 16, 32)),
+)
+_SWIN2_TINY: tuple[tuple[str, object], ...] = (
+    ("version", 2),
+    ("size", 256),
+    ("width", 96),
+    ("depths", (2, 2, 6, 2)),
+    ("heads", (3, 6, 12, 24)),
+    ("window", 16),
+)
+_SWIN_BUFFERS = ("*.attn_mask", "*.relative_position_index")
 _BEIT_INDEX = ("*.relative_position_index",)
 
 MODELS: tuple[ModelSpec, ...] = (
@@ -132,5 +158,50 @@ MODELS: tuple[ModelSpec, ...] = (
         parameters_m=123,
         source=_V3,
         summary="MiDaS 3.0 (DPT-Hybrid): a ResNet before the transformer.",
+    ),
+    _model(
+        "dpt_swin2_large_384",
+        "swin",
+        _input(384, is_fixed=True),
+        release="v3_1",
+        sha256="8820c77a09e6b1d4bf2bcf71d1f52509239aa07c5f51709d8eee95c8775d5ec8",
+        options=(*_SWIN2_384, *_SWIN_LARGE),
+        ignored_keys=_SWIN_BUFFERS,
+        parameters_m=213,
+        source=_V3_1,
+        summary="MiDaS 3.1, between BEiT's quality and speed; squeezes pictures to a square.",
+    ),
+    _model(
+        "dpt_swin2_base_384",
+        "swin",
+        _input(384, is_fixed=True),
+        release="v3_1",
+        options=(*_SWIN2_384, *_SWIN2_BASE),
+        ignored_keys=_SWIN_BUFFERS,
+        parameters_m=102,
+        source=_V3_1,
+        summary="The same, of medium size.",
+    ),
+    _model(
+        "dpt_swin2_tiny_256",
+        "swin",
+        _input(256, is_fixed=True),
+        release="v3_1",
+        options=_SWIN2_TINY,
+        ignored_keys=_SWIN_BUFFERS,
+        parameters_m=42,
+        source=_V3_1,
+        summary="MiDaS 3.1's fast transformer; squeezes pictures to a square of 256.",
+    ),
+    _model(
+        "dpt_swin_large_384",
+        "swin",
+        _input(384, is_fixed=True),
+        release="v3_1",
+        options=(("version", 1), ("window", 12), *_SWIN_LARGE),
+        ignored_keys=_SWIN_BUFFERS,
+        parameters_m=213,
+        source=_V3_1,
+        summary="Swin's first version; MiDaS 3.1 keeps it for comparison.",
     ),
 )
