@@ -91,7 +91,9 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
     from stream.models.depth_anything.network import DepthAnything
     from stream.models.midas.beit import Beit
+    from stream.models.midas.levit import Levit, stem_transpose
     from stream.models.midas.network import MidasDpt
+    from stream.models.midas.next_vit import NextVit
     from stream.models.midas.swin import Swin
     from stream.models.midas.vit import VitHybrid, VitLarge
     from stream.models.starter import Starter
@@ -103,6 +105,8 @@ def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
         "starter": Starter,
         "depth_anything": DepthAnything,
         "beit": midas(Beit),
+        "levit": lambda: MidasDpt(Levit(), before_head=stem_transpose(), head=(64, 8)),
+        "next_vit": midas(NextVit),
         "swin": midas(Swin),
         "vit_large": midas(VitLarge),
         "vit_hybrid": midas(VitHybrid),

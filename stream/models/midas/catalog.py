@@ -204,4 +204,23 @@ MODELS: tuple[ModelSpec, ...] = (
         source=_V3_1,
         summary="Swin's first version; MiDaS 3.1 keeps it for comparison.",
     ),
+    _model(
+        "dpt_next_vit_large_384",
+        "next_vit",
+        _input(384),
+        release="v3_1",
+        parameters_m=72,
+        source=_V3_1,
+        summary="MiDaS 3.1, convolutions and attention mixed: good for its cost.",
+    ),
+    _model(
+        "dpt_levit_224",
+        "levit",
+        _input(224, is_fixed=True),
+        release="v3_1",
+        ignored_keys=("*.attention_bias_idxs",),
+        parameters_m=51,
+        source=_V3_1,
+        summary="MiDaS 3.1's fastest; squeezes pictures to a square of 224.",
+    ),
 )
