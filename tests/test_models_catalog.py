@@ -11,9 +11,9 @@ from torch import nn
 
 from stream.errors import ModelError, UsageError
 from stream.models import catalog, registry
-from stream.models.layers import fold_batch_norms
+from stream.models.layers import SameConv2d, fold_for_inference
 from stream.models.spec import ModelSpec
-from stream.models.starter import SameConv2d, Starter
+from stream.models.starter import Starter
 from stream.models.weights import find_file, sha256
 
 torch.set_num_threads(1)  # torch's threads wait for one another at every layer: slow beside other tests
@@ -120,7 +120,7 @@ def test_folding_changes_nothing_but_rounding() -> None:
     x = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
         before = network(x)
-        fold_batch_norms(network)
+        fold_for_inference(network)
         after = network(x)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert (after - before).abs().max() < 1e-4 * before.std()

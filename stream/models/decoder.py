@@ -1,11 +1,11 @@
 """The convolutional decoder of DPT and MiDaS: feature maps of several strides become one map.
 
-Ranftl et al. 2021, "Vision Transformers for Dense Prediction" (arXiv:2103.13413), figure 1. The attribute names are those
-of the official checkpoints, of MiDaS and Depth Anything alike.
+Ranftl et al. 2021, "Vision Transformers for Dense Prediction" (arXiv:2103.13413), figure 1. The attribute names are
+those of the official checkpoints, of MiDaS and Depth Anything alike.
 Invariant: maps go in and out finest first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,9 +32,9 @@ class FeatureFusion(nn.Module):
     The coarsest one is built without a skip in mind but has the unit for it in every checkpoint.
     """
 
-    def __init__(self, channels: int, outputs: int | None = None) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.out_conv = nn.Conv2d(channels, outputs or channels, 1)
+        self.out_conv = nn.Conv2d(channels, outputs, 1)
         self.resConfUnit1 = ResidualConvUnit(channels)
         self.resConfUnit2 = ResidualConvUnit(channels)
 
@@ -47,22 +47,30 @@ class FeatureFusion(nn.Module):
 
 
 class Scratch(nn.Module):
-    """Maps of any channels → one map of `channels` at twice the finest size.
+    """Maps of any channels → one map at twice the finest size.
 
     Args:
         inputs: channels of the maps.
+        channels: of the decoder at each level, or at all.
+        fusion: (channels, outputs) → a module that is called like `FeatureFusion`.
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        channels: int | Sequence[int],
+        *,
+        fusion: Callable[[int, int], nn.Module] = FeatureFusion,
+    ) -> None:
         super().__init__()
+        widths = (channels,) * len(inputs) if isinstance(channels, int) else tuple(channels)
         self._levels = range(1, len(inputs) + 1)
-        for level, count in zip(self._levels, inputs, strict=True):
-            setattr(self, f"layer{level}_rn", nn.Conv2d(count, channels, 3, padding=1, bias=False))
-        for level in self._levels:
-            setattr(self, f"refinenet{level}", FeatureFusion(channels))
+        for level, count, width in zip(self._levels, inputs, widths, strict=True):
+            self.add_module(f"layer{level}_rn", nn.Conv2d(count, width, 3, padding=1, bias=False))
+            self.add_module(f"refinenet{level}", fusion(width, widths[max(level - 2, 0)]))
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
-        """N×C×H×W each, finest first → N×`channels`×2H×2W of the finest."""
+        """N×C×H×W each, finest first → N×C'×2H×2W of the finest."""
         maps = [self.get_submodule(f"layer{n}_rn")(x) for n, x in zip(self._levels, maps, strict=True)]
         path: Tensor | None = None
         for level in reversed(self._levels):

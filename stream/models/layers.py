@@ -151,5 +151,3 @@ def doubled(x: Tensor) -> tuple[int, int]:
     """Twice the (height, width) of N×C×H×W."""
     height, width = size_of(x)
     return 2 * height, 2 * width
-
-

@@ -90,24 +90,26 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
 
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
     from stream.models.depth_anything.network import DepthAnything
+    from stream.models.midas import v21
     from stream.models.midas.beit import Beit
     from stream.models.midas.levit import Levit, stem_transpose
-    from stream.models.midas.network import MidasDpt
+    from stream.models.midas.network import Midas
     from stream.models.midas.next_vit import NextVit
     from stream.models.midas.swin import Swin
     from stream.models.midas.vit import VitHybrid, VitLarge
     from stream.models.starter import Starter
 
-    def midas(encoder: Callable[..., "nn.Module"]) -> Callable[..., "nn.Module"]:
-        return lambda **options: MidasDpt(encoder(**options))
-
     return {
         "starter": Starter,
         "depth_anything": DepthAnything,
-        "beit": midas(Beit),
-        "levit": lambda: MidasDpt(Levit(), before_head=stem_transpose(), head=(64, 8)),
-        "next_vit": midas(NextVit),
-        "swin": midas(Swin),
-        "vit_large": midas(VitLarge),
-        "vit_hybrid": midas(VitHybrid),
+        "beit": lambda **options: Midas(Beit(**options)),
+        "efficientnet_lite3": lambda: Midas(
+            v21.EfficientNetLite3(), channels=(64, 128, 256, 512), head=(64, 32), align_corners=False
+        ),
+        "levit": lambda: Midas(Levit(), before_head=stem_transpose(), head=(64, 8)),
+        "next_vit": lambda: Midas(NextVit()),
+        "resnext101": lambda: Midas(v21.ResNext101(), fusion=v21.Fusion, align_corners=False),
+        "swin": lambda **options: Midas(Swin(**options)),
+        "vit_hybrid": lambda: Midas(VitHybrid()),
+        "vit_large": lambda: Midas(VitLarge()),
     }

@@ -9,96 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream.models.layers import SameConv2d
+from stream.models import efficientnet_lite
 
-ENCODER_STAGES = (
-    # repeats, kernel, stride, expansion, channels
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-"""EfficientNet-Lite0 (TensorFlow's `efficientnet_lite_builder.py`): EfficientNet-B0 without squeeze-excitation."""
+ENCODER_CHANNELS, ENCODER_REPEATS = (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)
+"""EfficientNet-Lite0."""
 TAPPED_STAGES = (0, 1, 2, 4, 6)
 """The last stage of each stride, 2 to 32."""
 DECODER_CHANNELS = (24, 32, 64, 96, 128)
 """Finest level first."""
-_ENCODER_BN_EPS = 1e-3  # TensorFlow's default; PyTorch's is 1e-5
-
-
-def _same_conv(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> SameConv2d:
-    return SameConv2d(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
-
-
-def _encoder_bn(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=_ENCODER_BN_EPS)
-
-
-class SeparableBlock(nn.Module):
-    """Depthwise then pointwise convolution, without expansion."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv_dw = _same_conv(inputs, inputs, kernel, stride=stride, groups=inputs)
-        self.bn1 = _encoder_bn(inputs)
-        self.conv_pw = _same_conv(inputs, outputs)
-        self.bn2 = _encoder_bn(outputs)
-        self.has_skip = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C×H×W → N×C'×H/s×W/s."""
-        y: Tensor = F.relu6(self.bn1(self.conv_dw(x)), inplace=True)
-        y = self.bn2(self.conv_pw(y))
-        return y + x if self.has_skip else y
-
-
-class InvertedResidual(nn.Module):
-    """MobileNetV2's block: expand, depthwise, project (Sandler et al. 2018, arXiv:1801.04381)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.conv_pw = _same_conv(inputs, hidden)
-        self.bn1 = _encoder_bn(hidden)
-        self.conv_dw = _same_conv(hidden, hidden, kernel, stride=stride, groups=hidden)
-        self.bn2 = _encoder_bn(hidden)
-        self.conv_pwl = _same_conv(hidden, outputs)
-        self.bn3 = _encoder_bn(outputs)
-        self.has_skip = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C×H×W → N×C'×H/s×W/s."""
-        y: Tensor = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
-        y = F.relu6(self.bn2(self.conv_dw(y)), inplace=True)
-        y = self.bn3(self.conv_pwl(y))
-        return y + x if self.has_skip else y
 
 
 class Encoder(nn.Module):
     """EfficientNet-Lite0 without its classifier; gives the feature maps of strides 2 to 32."""
 
-    channels = tuple(ENCODER_STAGES[stage][4] for stage in TAPPED_STAGES)
+    channels = tuple(ENCODER_CHANNELS[stage] for stage in TAPPED_STAGES)
 
     def __init__(self) -> None:
         super().__init__()
-        width = 32
-        self.conv_stem = _same_conv(3, width, 3, stride=2)
-        self.bn1 = _encoder_bn(width)
-        stages = []
-        for repeats, kernel, stride, expansion, outputs in ENCODER_STAGES:
-            blocks: list[nn.Module] = []
-            for repeat in range(repeats):
-                step = stride if repeat == 0 else 1
-                if expansion == 1:
-                    blocks.append(SeparableBlock(width, outputs, kernel, step))
-                else:
-                    blocks.append(InvertedResidual(width, outputs, kernel, step, expansion))
-                width = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.blocks = nn.Sequential(*stages)
+        self.conv_stem = efficientnet_lite.stem_conv()
+        self.bn1 = efficientnet_lite.batch_norm(efficientnet_lite.STEM_CHANNELS)
+        self.blocks = nn.Sequential(*efficientnet_lite.stages(ENCODER_CHANNELS, ENCODER_REPEATS))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """N×3×H×W → five maps, stride 2 first."""

@@ -48,9 +48,7 @@ def _model(
         input=policy,
         output=DepthKind.RELATIVE_DISPARITY,
         upsample=Resample.BICUBIC,
-        weights=WeightsFile(
-            file=file, url=f"{_RELEASES}/{release}/{file}", sha256=sha256, ignored_keys=ignored_keys
-        ),
+        weights=WeightsFile(file=file, url=f"{_RELEASES}/{release}/{file}", sha256=sha256, ignored_keys=ignored_keys),
         precisions=precisions,
         fp32_modules=fp32_modules,
         parameters_m=parameters_m,
@@ -222,5 +220,26 @@ MODELS: tuple[ModelSpec, ...] = (
         parameters_m=51,
         source=_V3_1,
         summary="MiDaS 3.1's fastest; squeezes pictures to a square of 224.",
+    ),
+    _model(
+        "midas_v21_384",
+        "resnext101",
+        _input(384, fit=Fit.UPPER_BOUND, is_imagenet=True),
+        release="v2_1",
+        sha256="f6b980704cfd7259c7cc2b058c2f160159c55e84b3b6c08331b4156a84629f70",
+        parameters_m=105,
+        source=_V2_1,
+        summary="MiDaS 2.1: convolutions alone.",
+    ),
+    _model(
+        "midas_v21_small_256",
+        "efficientnet_lite3",
+        _input(256, fit=Fit.UPPER_BOUND, is_imagenet=True),
+        release="v2_1",
+        sha256="70d6b9c891758c67f974a6097fb0c608c7ee67fb81ac3e5588847d5596d56fca",
+        aliases=("midas-small",),
+        parameters_m=21,
+        source=_V2_1,
+        summary="MiDaS 2.1 small: for slow machines.",
     ),
 )

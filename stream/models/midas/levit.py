@@ -3,6 +3,8 @@
 Invariant: keys are those of the official checkpoint, without `attention_bias_idxs`, which follows from the size.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -148,7 +150,7 @@ class Classifier(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(width)
-        self.l = nn.Linear(width, _CLASSES)  # noqa: E741  the checkpoint's name
+        self.l = nn.Linear(width, _CLASSES)
 
 
 class LevitNetwork(nn.Module):
@@ -158,7 +160,7 @@ class LevitNetwork(nn.Module):
         super().__init__()
         widths = (3, 48, 96, 192, 384)
         stem: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in pairwise(widths):
             stem += [ConvNorm(inputs, outputs), nn.Hardswish()]
         self.patch_embed = nn.Sequential(*stem[:-1])
         blocks: list[nn.Module] = []
@@ -167,7 +169,7 @@ class LevitNetwork(nn.Module):
                 blocks += [AttentionSubsample(_WIDTHS[stage - 1], width, side=_SIDES[stage - 1]), _mlp(width)]
             for _ in range(_DEPTH):
                 blocks += [Residual(Attention(width, heads, side=side)), _mlp(width)]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
         self.head, self.head_dist = Classifier(_WIDTHS[-1]), Classifier(_WIDTHS[-1])
 
     def forward(self, x: Tensor) -> list[Tensor]:

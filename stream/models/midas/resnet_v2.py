@@ -1,6 +1,6 @@
 """The ResNet-50 in front of `dpt_hybrid_384`: BiT's blocks with group norm and standardised kernels.
 
-Kolesnikov et al. 2019 (arXiv:1912.11370), as timm 0.6.12's `ResNetV2(layers=(3, 4, 9), preact=False, stem_type="same")`.
+Kolesnikov et al. 2019 (arXiv:1912.11370), as in timm 0.6.12: `ResNetV2((3, 4, 9), preact=False, stem_type="same")`.
 Invariant: keys are those of `dpt_hybrid_384.pt` under `pretrained.model.patch_embed.backbone.`.
 """
 

@@ -138,7 +138,7 @@ class AttentionV2(WindowAttention):
 
     def similarity_bias(self) -> Tensor:
         """See `WindowAttention`."""
-        weight = self.cpb_mlp[0].weight
+        weight = self.qkv.weight  # for its device and dtype
         distance = torch.arange(1 - self.window, self.window, device=weight.device).float() * (8 / self._reach)
         distance = distance.sign() * (distance.abs() + 1).log2() / 3  # log2(8) = 3
         places = torch.stack(torch.meshgrid(distance, distance, indexing="ij"), -1).flatten(0, 1)
@@ -219,7 +219,16 @@ class Layer(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, depth: int, *, side: int, window: int, version: int, trained_window: int, last: bool
+        self,
+        width: int,
+        heads: int,
+        depth: int,
+        *,
+        side: int,
+        window: int,
+        version: int,
+        trained_window: int,
+        last: bool,
     ) -> None:
         super().__init__()
         block, merging = ((BlockV1, MergingV1), (BlockV2, MergingV2))[version - 1]
@@ -229,8 +238,13 @@ class Layer(nn.Module):
         self.blocks = nn.ModuleList(
             block(width, heads, side=side, window=window, shift=shift if n % 2 else 0, **extra) for n in range(depth)
         )
-        if not last:
-            self.downsample = merging(width)
+        self.downsample = nn.Identity() if last else merging(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """N×H×W×C → the blocks' output, and the same merged."""
+        for block in self.blocks:
+            x = block(x)
+        return x, self.downsample(x)
 
 
 class PatchEmbed(nn.Module):
@@ -284,11 +298,8 @@ class SwinTransformer(nn.Module):
         x = self.patch_embed(x)
         maps = []
         for layer in self.layers:
-            for block in layer.blocks:
-                x = block(x)
-            maps.append(x.permute(0, 3, 1, 2))
-            if hasattr(layer, "downsample"):
-                x = layer.downsample(x)
+            finished, x = layer(x)
+            maps.append(finished.permute(0, 3, 1, 2))
         return maps
 
 
