@@ -288,15 +288,14 @@ def invoke(arguments: list[str]) -> int:
     except StreamError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.Exit as done:
+        if isinstance(done.__context__, KeyboardInterrupt):  # typer makes an exit of it
+            return _fail("interrupted", 130, debug=debug)
         return int(done.exit_code)
     except _CommandLineError as error:
         message = getattr(error, "format_message", error.__str__)()
         return _fail(f"{' '.join(message.split())}; see --help", 2, debug=debug)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130, debug=debug)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing can be said
-        return 1
     except Exception as error:  # noqa: BLE001  the last boundary: a defect of ours, told in one line
         hint = "" if debug else "; --debug shows where, and the bug tracker would like to know"
         return _fail(f"{type(error).__name__}: {' '.join(str(error).split())}{hint}", 1, debug=debug)

@@ -6,12 +6,13 @@ what `load` reads.
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from stream.errors import ConfigError
 
@@ -20,7 +21,14 @@ PictureFormat = Literal["png", "jpg", "webp", "none"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_names_too(cls, value: object, info: ValidationInfo) -> object:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        is_path = Path in (annotation, *get_args(annotation))
+        return str(value) if is_path and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class ModelConfig(_Section):
@@ -199,6 +207,25 @@ def unknown_key(path: str, *, where: str) -> ConfigError:
     return ConfigError(f"unknown key {path}", where=where, hint=hint)
 
 
+class _Yaml12(yaml.SafeLoader):
+    """YAML 1.2's scalars: PyYAML follows 1.1, where `off` is False and `1:30` is 90."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  as the base class declares it
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("bool", r"true|True|TRUE|false|False|FALSE", tuple("tTfF")),
+    ("int", r"[-+]?[0-9]+", tuple("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", tuple("-+.0123456789")),
+):
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _Yaml12)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Nested values of a YAML file, checked.
 
@@ -206,7 +233,7 @@ def load(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML, or holds an unknown key or bad value.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), hint="see configs/ for examples") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -246,15 +273,10 @@ def apply_assignments(values: dict[str, Any], assignments: Iterable[str]) -> Non
         if not sep:
             raise ConfigError("must be KEY=VALUE", where=f"--set {assignment}")
         try:
-            value = yaml.safe_load(text)
+            value = _parse_yaml(text)
         except yaml.YAMLError:
             value = text
-        set_key(values, key.strip(), _keep_clock_text(text, value), where="--set")
-
-
-def _keep_clock_text(text: str, value: object) -> object:
-    """YAML 1.1 reads 1:30 as the sexagesimal 90; keep the text, so that one parser decides."""
-    return text.strip() if ":" in text and isinstance(value, int | float) else value
+        set_key(values, key.strip(), value, where="--set")
 
 
 def to_yaml(config: Config) -> str:

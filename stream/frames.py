@@ -7,6 +7,7 @@ change what another stage still reads.
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +139,7 @@ class SourceInfo:
         audio: path or URL whose first audio stream belongs to these frames, None where there is none.
         start_s, end_s: the part asked for, in seconds of the source's own clock (first frame = 0).
         names: the `Frame.name` of every still there may be, so that sinks can tell clashing stems apart.
+        files: the files that are read, where they are known: no output may replace one.
         notes: said once to the user at start (granted camera mode, tone mapping, repairs).
     """
 
@@ -152,6 +154,7 @@ class SourceInfo:
     start_s: float | None = None
     end_s: float | None = None
     names: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -136,19 +136,22 @@ def display_size(frame: "VideoFrame", pixel_aspect: Fraction | None) -> tuple[in
 
 
 class RgbConverter:
-    """Makes an encoder's frames of RGB pictures: BT.709, limited range, and tagged so.
+    """Makes an encoder's frames of RGB pictures: BT.709, limited range (JPEG: BT.601, full range), and tagged so.
 
     swscale would convert with BT.601 whatever the encoder is tagged with, so matrix and range are named here and the
     tags come from the same place. The scaler is kept between pictures: 1.3 ms for 1330×480.
 
     Args:
-        pixel_format: FFmpeg's name, such as `yuv420p`. `yuvj…` formats are full range; RGB formats have no matrix.
+        pixel_format: FFmpeg's name, such as `yuv420p`. `yuvj…` formats are JPEG's, whose decoders assume BT.601 at full
+            range whatever is tagged (JFIF 1.02); RGB formats have no matrix.
     """
 
     def __init__(self, pixel_format: str) -> None:
         self.pixel_format = pixel_format
         self._is_rgb = av.VideoFormat(pixel_format, 16, 16).is_rgb
-        self._range = RANGE_FULL if self._is_rgb or pixel_format.startswith("yuvj") else RANGE_LIMITED
+        is_jpeg = pixel_format.startswith("yuvj")
+        self._matrix = MATRIX_RGB if self._is_rgb else MATRIX_SMPTE170M if is_jpeg else MATRIX_BT709
+        self._range = RANGE_FULL if self._is_rgb or is_jpeg else RANGE_LIMITED
         self._scaler = av.video.reformatter.VideoReformatter()
 
     def convert(self, rgb: "RgbImage") -> "VideoFrame":
@@ -158,18 +161,18 @@ class RgbConverter:
         frame = self._scaler.reformat(
             av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), format="rgb24"),
             format=self.pixel_format,
-            dst_colorspace=None if self._is_rgb else _SWS_MATRIX[MATRIX_BT709],
+            dst_colorspace=None if self._is_rgb else _SWS_MATRIX[self._matrix],
             src_color_range=RANGE_FULL,
             dst_color_range=self._range,
             threads=1,
         )
-        frame.colorspace = MATRIX_RGB if self._is_rgb else MATRIX_BT709
+        frame.colorspace = self._matrix
         frame.color_trc, frame.color_primaries = TRANSFER_BT709, PRIMARIES_BT709
         return frame
 
     def tag(self, encoder: "VideoCodecContext") -> None:
         """Say in the stream what `convert` does."""
-        encoder.colorspace = MATRIX_RGB if self._is_rgb else MATRIX_BT709
+        encoder.colorspace = self._matrix
         encoder.color_range = self._range
         encoder.color_trc, encoder.color_primaries = TRANSFER_BT709, PRIMARIES_BT709
 

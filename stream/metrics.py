@@ -60,9 +60,11 @@ class Rate:
 
     @property
     def per_s(self) -> float:
-        """Of the last full window; of the running one before the first is full."""
+        """Of the last full window; of the running one where none is full yet, or events have stopped."""
         elapsed = self._clock() - self._start
-        return self._last or (self._count / elapsed if elapsed > 0 else 0.0)
+        if self._last and elapsed < 2 * self._window_s:
+            return self._last
+        return self._count / elapsed if elapsed > 0 else 0.0
 
 
 class Outcome(StrEnum):

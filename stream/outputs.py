@@ -72,7 +72,7 @@ def default_output(info: SourceInfo) -> Path | None:
         source = Path(info.name)
         if source.is_dir():
             return Path(f"{source.resolve().name}_depth")
-        if glob.has_magic(info.name) or source.suffix.lower() == ".txt":
+        if (glob.has_magic(info.name) and not source.exists()) or source.suffix.lower() == ".txt":
             return Path("depth_out")
         return Path(f"{source.stem}_depth.png")
     stem = Path(urlsplit(info.name).path).stem if info.kind is SourceKind.NETWORK else Path(info.name).stem
@@ -86,13 +86,18 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
         OutputError: an output exists, is the input, cannot be written or will not fit.
         ConfigError: options that contradict each other or the source.
     """
-    from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
-    from stream.sinks.naming import check_output
+    from stream.sinks.naming import check_output, check_partial
 
     output = config.output
     path = output.path or default_output(info)
     kind = OutputKind.NONE if path is None else output_kind(path)
     stills = info.kind is SourceKind.STILLS
+    if path is not None and kind is OutputKind.FOLDER and path.suffix.lower() in _DEPTH_SUFFIXES and not path.is_dir():
+        raise OutputError(
+            "depth files are not named with OUT",
+            where=str(path),
+            hint="name a folder, and add --save npy",
+        )
     if kind is OutputKind.PICTURE and not (stills and len(info.names) == 1) and config.capture.max_frames != 1:
         raise OutputError(
             "one picture cannot hold many frames", where=str(path), hint="name a video (.mp4) or a folder for OUT"
@@ -112,23 +117,82 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
         if target == depth_path and kind is OutputKind.PICTURE:
             continue  # files beside the picture, checked below
         check_output(target, overwrite=output.overwrite, inputs=inputs)
-    if depth_path is not None and kind is OutputKind.PICTURE:
-        for name in info.names:
-            for suffix in (FILE_SUFFIX[DepthFormat(save)] for save in output.save):
-                check_output(depth_path / f"{Path(name).stem}{suffix}", overwrite=output.overwrite, inputs=inputs)
+    if path is not None and kind in (OutputKind.VIDEO, OutputKind.PICTURE):
+        check_partial(path, overwrite=output.overwrite)
+    files = _planned_files(config, info, path, kind, depth_path)
+    if kind is OutputKind.PICTURE:
+        for file in files:
+            check_output(file, overwrite=output.overwrite, inputs=inputs)
+    _check_against_inputs(files, inputs)
+    if output.report is not None:
+        _check_report(output.report, [*files, *(p for p in (path,) if p is not None)], inputs)
     _check_space(config, info, path, kind, depth_path)
     return OutputPlan(info=info, path=path, kind=kind, depth_path=depth_path, preview=preview)
 
 
+_DEPTH_SUFFIXES = {".npy", ".pfm", ".exr"}
+
+
 def _inputs(info: SourceInfo) -> list[Path]:
+    """What is read and must stay: the files, and the folder or list that was named."""
     if info.kind not in (SourceKind.STILLS, SourceKind.VIDEO):
         return []
     source = Path(info.name)
-    if source.is_dir():
-        return [source]
-    if glob.has_magic(info.name) and not source.exists():
-        return [Path(match) for match in glob.glob(info.name, recursive=True)]
-    return [source]
+    return [source, *info.files] if source.exists() else list(info.files)
+
+
+def _planned_files(
+    config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth_path: Path | None
+) -> list[Path]:
+    """The files of stills' results by name, as far as they are known beforehand; OUT itself excepted."""
+    from stream.sinks.naming import FrameNames
+
+    folders = _suffixes_by_folder(config, path, kind, depth_path)
+    names = info.names or ("000000",) * (kind is OutputKind.PICTURE)
+    files = []
+    for folder, suffixes in folders.items():
+        stems = FrameNames(names, suffixes)
+        for name in names:
+            stem = stems.stem_of(name, 0)
+            files += [folder / (stem + suffix) for suffix in suffixes]
+    return files
+
+
+def _suffixes_by_folder(
+    config: Config, path: Path | None, kind: OutputKind, depth_path: Path | None
+) -> dict[Path, list[str]]:
+    """What ends the names of the files in each output folder."""
+    from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
+
+    folders: dict[Path, list[str]] = {}
+    if path is not None and kind is OutputKind.FOLDER and config.output.picture != "none":
+        folders.setdefault(path, []).append(f".{config.output.picture}")
+    if depth_path is not None:
+        folders.setdefault(depth_path, []).extend(FILE_SUFFIX[DepthFormat(name)] for name in config.output.save)
+    return folders
+
+
+def _check_against_inputs(files: list[Path], inputs: list[Path]) -> None:
+    originals = {path.resolve() for path in inputs}
+    for file in files:
+        if file.resolve() in originals:
+            raise OutputError("would replace an input", where=str(file), hint="choose another folder with -o")
+
+
+def _check_report(report: Path, outputs: list[Path], inputs: list[Path]) -> None:
+    """A report may replace an earlier report, nothing else.
+
+    Raises:
+        OutputError: it is an input, an output or a folder, or cannot be created.
+    """
+    from stream.sinks.naming import check_output
+
+    if report.is_dir():
+        raise OutputError("is a folder, not a file", where=f"--report {report}")
+    if report.resolve() in {path.resolve() for path in outputs}:
+        raise OutputError("is an output of this run", where=f"--report {report}", hint="choose another name")
+    files = [path for path in inputs if not path.is_dir()]
+    check_output(report, overwrite=True, inputs=[path for path in files if path.resolve() == report.resolve()])
 
 
 def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
@@ -186,6 +250,7 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
     """
     output, sinks = config.output, list[Sink]()
     names = plan.info.names
+    suffixes = _suffixes_by_folder(config, plan.path, plan.kind, plan.depth_path)
     if plan.kind is OutputKind.VIDEO and plan.path is not None:
         from stream.sinks.video import AudioPolicy, VideoSink
 
@@ -204,13 +269,20 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
         from stream.sinks.images import ImageSink
 
         picture = "png" if output.picture == "none" else output.picture
-        sinks.append(ImageSink(plan.path, format=picture, overwrite=output.overwrite, names=names))
+        beside = suffixes.get(plan.path, [])
+        sinks.append(ImageSink(plan.path, format=picture, overwrite=output.overwrite, names=names, beside=beside))
     if plan.depth_path is not None:
         from stream.sinks.depthfiles import DepthFileSink, DepthFormat
 
         for name in output.save:
             sinks.append(
-                DepthFileSink(plan.depth_path, format=DepthFormat(name), overwrite=output.overwrite, names=names)
+                DepthFileSink(
+                    plan.depth_path,
+                    format=DepthFormat(name),
+                    overwrite=output.overwrite,
+                    names=names,
+                    beside=suffixes[plan.depth_path],
+                )
             )
     if plan.preview:
         from stream.sinks.window import WindowSink

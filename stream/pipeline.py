@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 """How often the caller's thread looks at windows, signals and the progress display while no result arrives."""
 _QUEUE = 4
-"""Frames waiting before and after the model for lossless sources: enough to hide jitter, and 25 MB each at 4K."""
+"""Frames waiting before and after the model for lossless sources, a batch if that is more: enough to hide jitter, and
+25 MB each at 4K."""
 
 
 @dataclass(kw_only=True)
@@ -94,6 +95,7 @@ class Pipeline:
         self._progress = Progress(metrics=self.metrics, stages=self.stages, total=source.info.frame_count)
         self._on_progress = on_progress
         self._interrupts = 0
+        self._wants_stop = False
         self.output_time = StageTime(busy_s=0.0, waiting_s=0.0)
 
     def run(self) -> Outcome:
@@ -113,11 +115,12 @@ class Pipeline:
             with _signals(self._interrupt):
                 self.stages.start()
                 self._drain()
-                self._raise_if_all_refused()
+                _raise_if_all_refused(self.stages, self.metrics.written)
                 outcome = self._end(is_live=info.is_live)
         except BaseException as error:
-            self.stages.fail(error)
-            self._end_after(error)
+            with _signals(self._interrupt):
+                self.stages.fail(error)
+                self._end_after(error)
             raise
         finally:
             self.stages.close()
@@ -145,8 +148,9 @@ class Pipeline:
                     poll = getattr(sink, "poll", None)
                     if poll is not None:
                         poll()
-                    if getattr(sink, "wants_stop", False) and not self.stages.stopped_early:
-                        self.stages.stop()
+                    self._wants_stop |= getattr(sink, "wants_stop", False)
+                if self._wants_stop and not self.stages.stopped_early:
+                    self.stages.stop()
                 if self._on_progress is not None:
                     self._on_progress(self._progress)
         finally:
@@ -178,12 +182,8 @@ class Pipeline:
             else:
                 sink.finish()
         nothing = self.stages.stopped_early and not self.metrics.written
-        return Outcome.INTERRUPTED if partial or nothing or (self._interrupts and not is_live) else Outcome.DONE
-
-    def _raise_if_all_refused(self) -> None:
-        if self.stages.refused and not self.metrics.written:
-            first = self.stages.refused[0]
-            raise ModelError(first.reason, where=first.name)
+        seen_in_part = self.stages.stopped_early and self._interrupts and not is_live
+        return Outcome.INTERRUPTED if partial or nothing or seen_in_part else Outcome.DONE
 
     def _end_after(self, error: BaseException) -> None:
         """Keep what was written, drop what was not; a second failure is told with the first, not instead of it."""
@@ -196,15 +196,21 @@ class Pipeline:
                     sink.keep_partial(str(error))
                 else:
                     sink.abort(error)
-            except Exception as second:  # noqa: BLE001  the first exception wins; this one is attached to it
+            except BaseException as second:  # noqa: BLE001  the first one wins; this one is attached to it
                 error.add_note(f"then {type(sink).__name__} failed too: {second}")
 
     def _interrupt(self) -> None:
-        """First Ctrl-C: stop in order. Second: give up now."""
+        """First Ctrl-C: stop in order, soon; a handler may interrupt any line, so it takes no lock. Second: now."""
         self._interrupts += 1
         if self._interrupts > 1:
             raise KeyboardInterrupt
-        self.stages.stop()
+        self._wants_stop = True
+
+
+def _raise_if_all_refused(stages: Stages, results: int) -> None:
+    if stages.refused and not results:
+        first = stages.refused[0]
+        raise ModelError(first.reason, where=first.name)
 
 
 @contextmanager
@@ -304,11 +310,13 @@ def run_config(
         engine = _load_engine(config)
         unless_running.callback(engine.close)
         renderer, sinks = build_renderer(config, outputs, engine.spec.output), build_sinks(config, outputs)
-        pipeline = Pipeline(source, _inference(config, source, engine), renderer, sinks, on_progress=on_progress)
+        queue = max(_QUEUE, config.inference.batch)
+        inference = _inference(config, source, engine)
+        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
+        said = [*source.info.notes, *outputs.notes, *engine.notes]
+        for note in said:
+            say(note)
         unless_running.pop_all()
-    said = [*source.info.notes, *outputs.notes, *engine.notes]
-    for note in said:
-        say(note)
 
     def reported(outcome: Outcome, error: str | None = None) -> Report:
         later = [*engine.notes, *source.log.notes, *(note for sink in sinks for note in getattr(sink, "notes", []))]
@@ -324,7 +332,10 @@ def run_config(
     try:
         outcome = pipeline.run()
     except Exception as error:
-        reported(Outcome.FAILED, str(error))
+        try:
+            reported(Outcome.FAILED, str(error))
+        except OSError as second:
+            error.add_note(f"then the report could not be written: {second}")
         if kept := [path for sink in sinks if sink.is_lossless for path in sink.outputs]:
             say(f"what was done is kept: {', '.join(kept)}")
         raise
@@ -342,7 +353,13 @@ def _report(
     left = captured - metrics.written - sum(dropped.values()) - len(skipped)
     if stages.stopped_early and left:
         dropped["stopped"] += left
-    counters = {**engine.counters, "repaired_pts": log.repaired_pts, "ignored_files": log.ignored}
+    cuts = getattr(pipeline.renderer.range_policy, "cuts", 0)
+    counters = {
+        **engine.counters,
+        "repaired_pts": log.repaired_pts,
+        "ignored_files": log.ignored,
+        "scene_cuts": cuts,
+    }
     return Report(
         outcome=outcome,
         error=error,
@@ -384,15 +401,20 @@ def iter_config(config: Config) -> Iterator[Result]:
     except BaseException:
         source.close()
         raise
-    stages = Stages(source, _inference(config, source, engine), Metrics(), queue=_QUEUE)
+    queue = max(_QUEUE, config.inference.batch)
+    stages = Stages(source, _inference(config, source, engine), Metrics(), queue=queue)
     try:
         stages.start()
+        results = 0
         while True:
             try:
-                yield stages.get(_POLL_S)
+                result = stages.get(_POLL_S)
             except TimeoutError:
                 continue
             except Closed:
+                _raise_if_all_refused(stages, results)
                 return
+            results += 1
+            yield result
     finally:
         stages.close()

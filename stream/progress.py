@@ -1,11 +1,12 @@
 """Progress on stderr: a live bar on a terminal, plain lines elsewhere, nothing when quiet.
 
-Invariant: it only reads; it never slows or fails a run.
+Invariant: it only reads; it never slows or fails a run, whoever closes stderr.
 """
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -40,16 +41,18 @@ class ProgressDisplay:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._off_on_error():
+                self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar; shown also when not a terminal, never when quiet."""
         if self._quiet:
             return
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=self._stream, flush=True)
+        with self._off_on_error():
+            if self._bar is not None:
+                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(line, file=self._stream, flush=True)
 
     def __call__(self, progress: "Progress") -> None:
         """Redraw if it is time to."""
@@ -59,7 +62,10 @@ class ProgressDisplay:
         if self._quiet or now < self._next_s:
             return
         self._next_s = now + self._every_s
-        line = describe(progress, elapsed_s=now - self._started_s)
+        with self._off_on_error():
+            self._draw(progress, describe(progress, elapsed_s=now - self._started_s))
+
+    def _draw(self, progress: "Progress", line: str) -> None:
         if self._bar is None:
             print(line, file=self._stream, flush=True)
             return
@@ -68,6 +74,13 @@ class ProgressDisplay:
             self._bar.add_task("", total=progress.total)
         self._bar.update(self._bar.task_ids[0], description=line, completed=progress.metrics.written)
         self._bar.refresh()
+
+    @contextmanager
+    def _off_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # nobody reads on: the pipe is closed, or the terminal is gone
+            self._quiet = True
 
 
 def _rich_bar(stream: TextIO) -> "RichProgress":

@@ -23,7 +23,7 @@ JOIN_DEADLINE_S = 2.0
 
 
 class Inference(Protocol):
-    """Turns a channel of frames into results in the same order; `close` releases the model."""
+    """Turns a channel of frames into results in the same order; `close` releases the model and is idempotent."""
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]: ...
 
@@ -75,7 +75,7 @@ class Stages:
         return self.results.get(timeout_s)
 
     def stop(self) -> None:
-        """End early: read nothing more, infer nothing that still waits; what is inferred is still delivered."""
+        """End early: read nothing more, infer nothing that still waits; results that wait are still delivered."""
         self._stop.set()
         self.source.interrupt()
         self.frames.close()
@@ -106,6 +106,7 @@ class Stages:
                 thread.join(0.1)
             if thread.is_alive() and thread.name not in self.abandoned:
                 self.abandoned.append(thread.name)
+        self.inference.close()  # again, on the caller's thread: torch's settings are each thread's own
 
     @property
     def stopped_early(self) -> bool:

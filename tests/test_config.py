@@ -115,3 +115,16 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_unknown_option_of_the_api_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean colormap"):
         config.from_options("x.mp4", {"colourmap": "gray"})
+
+
+def test_yaml_is_read_as_version_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("source: 0\nrender: {range: 1:30}\noutput: {preview: off, path: 2024, audio: false}\n")
+    built = config.build(config.load(path), where="test")
+    assert (built.source, built.render.range) == ("0", "1:30")
+    assert (built.output.preview, built.output.path, built.output.audio) == ("off", Path("2024"), False)
+    values: dict[str, object] = {}
+    config.apply_assignments(values, ["output.preview=off", "source=0", "capture.fps=.5", "render.range=-1:2"])
+    built = config.build(values, where="test")
+    assert (built.output.preview, built.source, built.capture.fps) == ("off", "0", 0.5)
+    assert built.render.range == "-1:2"

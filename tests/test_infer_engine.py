@@ -122,7 +122,7 @@ def test_the_network_size_follows_the_options() -> None:
     assert cpu().plan((48, 64)) == (24, 32)
     assert cpu(input_size=48).plan((48, 64)) == (48, 64)
     assert cpu(square=True).plan((48, 64)) == (24, 24)
-    with pytest.raises(ModelError, match="network input"):
+    with pytest.raises(UsageError, match="--input-size 100000"):
         cpu(input_size=100_000)
     with pytest.raises(UsageError):
         cpu(input_size=0)
@@ -207,6 +207,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     assert network.seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
     assert engine.counters["batch_halvings"] == 2
     assert engine.notes == [f"cpu ran out of memory: batch reduced to {n}" for n in (4, 2)]
+
+
+def test_a_batch_that_was_never_full_is_halved_from_its_own_size() -> None:
+    network = Greedy(most=1)
+    engine = cpu(loaded(network), batch=8)
+    assert len(engine.infer([frame(0), frame(1)])) == 2
+    assert network.seen == [2, 1, 1]
+    assert engine.counters["batch_halvings"] == 1
 
 
 def test_out_of_memory_once_is_tried_again() -> None:

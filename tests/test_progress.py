@@ -70,3 +70,20 @@ def test_quiet_is_silent(out: io.StringIO) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03")])
 def test_clock_text(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
+
+
+def test_a_closed_pipe_switches_the_display_off() -> None:
+    class Closed(io.StringIO):
+        writes = 0
+
+        def write(self, _text: str) -> int:
+            self.writes += 1
+            raise BrokenPipeError
+
+    stream, now = Closed(), [0.0]
+    with ProgressDisplay(stream=stream, clock=lambda: now[0]) as display:
+        display.say("hello")
+        now[0] = PLAIN_EVERY_S + 1
+        display(progress(1, 2, now))
+        display.say("hello")
+    assert stream.writes == 1

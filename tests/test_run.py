@@ -19,7 +19,7 @@ import stream
 from stream.capture.pattern import PatternSource
 from stream.capture.video import VideoSource
 from stream.config import from_options
-from stream.errors import OutputError, SourceError, SourceNotFoundError
+from stream.errors import OutputError, SinkError, SourceError, SourceNotFoundError
 from stream.media import av
 from stream.metrics import Outcome
 from stream.pipeline import Pipeline, run_config
@@ -124,6 +124,24 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_playable_partial_and_a_report(
         assert 20 < sum(1 for _ in playable) <= report["captured"] < 150
     finally:
         playable.close()
+
+
+def test_a_report_that_cannot_be_saved_does_not_hide_why_the_run_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_video(tmp_path / "clip.mp4", frames=5)
+
+    def fail(*_args: object) -> None:
+        raise SinkError("the true reason")
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoSink, "write", fail)
+    monkeypatch.setattr(stream.Report, "save", full)
+    with pytest.raises(SinkError, match="the true reason") as caught:
+        stream.run(str(clip), output=tmp_path / "out.mp4", report=tmp_path / "r.json")
+    assert "No space left" in " ".join(caught.value.__notes__)
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path) -> None:
 
 def test_full_disk_with_a_single_picture_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "one.partial.png").symlink_to("/dev/full")
-    sink = ImageSink(tmp_path / "one.png")
+    sink = ImageSink(tmp_path / "one.png", overwrite=True)
     sink.open(INFO, SIZE)
     write(sink, picture())
     with pytest.raises(SinkError, match="No space left"):

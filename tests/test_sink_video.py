@@ -308,14 +308,15 @@ def test_colours_come_back_and_are_tagged(suffix: str, codec: str | None, tmp_pa
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         frame = next(container.decode(video=0))
-        if codec != "mjpeg":  # JPEG has its own matrix and range
+        is_jpeg = codec == "mjpeg"  # BT.601 at full range for every decoder
+        if not is_jpeg:
             assert (context.colorspace, context.color_range) == (1, 1)
             assert (context.color_primaries, context.color_trc) == (1, 1)
             y, cb, cr = (frame.reformat(format="yuv444p").to_ndarray()[p, 32, 16::32].astype(int) for p in range(3))
             expected = np.array([bt709(*rgb) for rgb in PATCHES.values()])
             assert np.abs(np.stack([y, cb, cr], -1) - expected).max() <= 2
         back = frame.to_ndarray(
-            format="rgb24", src_colorspace=1, src_color_range=2 if codec == "mjpeg" else 1, dst_color_range=2
+            format="rgb24", src_colorspace=5 if is_jpeg else 1, src_color_range=2 if is_jpeg else 1, dst_color_range=2
         )
     centres = back[32, 16::32].astype(int)
     assert np.abs(centres - patches).max() <= 5

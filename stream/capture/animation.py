@@ -60,6 +60,7 @@ class AnimatedSource:
             rate=Fraction(1000, first_ms),
             frame_count=self._picture.frame_count - self._picture.first_frame,
             kind=SourceKind.VIDEO,
+            files=(path,),
             start_s=start_s,
             end_s=end_s,
         )

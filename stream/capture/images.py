@@ -84,6 +84,7 @@ class ImagesSource:
             frame_count=min(len(names), max_frames or len(names)),
             kind=SourceKind.STILLS,
             names=names,
+            files=self._paths,
         )
         self._duration = 1 if rate else None
 

@@ -19,9 +19,9 @@ WHITE_NITS = 203.0
 """Reference white of BT.2408; the brightness that an SDR picture's white stands for."""
 _FULL = 65535
 _BT2020_TO_BT709 = np.array(
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008350], [-0.018151, -0.100579, 1.118730]], np.float32
 )
-"""ITU-R BT.2087-0, section 3, in linear light; each row sums to 1.000, so white stays white."""
+"""In linear light: the inverse of ITU-R BT.2087-0's matrix, whose four places would tint some grays by a level."""
 
 
 def to_sdr(rgb16: NDArray[np.uint16], transfer: int, primaries: int) -> RgbImage:

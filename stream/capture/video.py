@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ _MISSING_TAIL_S = 0.25
 """Where no number of frames is stated, an end this much too early means a cut-off file; less is rounding."""
 _STEP_BACK_S = 2.0
 """First step back where a seek landed after the wanted time; doubled until it did not."""
+_BEFORE_ALL_S = 60.0
+"""A seek so long before the first frame leads to it in MPEG-TS too, which looks for the earlier decoding times."""
 _NO_KEYFRAMES = frozenset(("gif", "apng"))
 """Each frame changes the one before, though demuxers call every packet a keyframe: never seek in these."""
 _TICK_SHARE = 1e-3
@@ -64,7 +68,7 @@ class VideoSource:
         self._name = shown(str(path))
         self.log = CaptureLog()
         self._stopped = threading.Event()
-        self._max_frames = max_frames
+        self._max_frames, self._clock = max_frames, clock
         self._container = _open_file(Path(path)) if container is None else container
         try:
             self._stream = stream = choose_video_stream(self._container, self._name)
@@ -75,6 +79,7 @@ class VideoSource:
             self._end = None if end_s is None else end_s / self._time_base - _TICK_SHARE
             self._origin = stream.start_time
             self._damage = Damage()
+            self._problems: list[str] = []
             self._last_end: int | None = None
             maker = FrameMaker(
                 self.log,
@@ -96,6 +101,7 @@ class VideoSource:
                 rate=rate,
                 frame_count=self._estimated_count(rate),
                 kind=kind,
+                files=(Path(path),) if kind is SourceKind.VIDEO else (),
                 audio=str(path) if self._container.streams.audio else None,
                 start_s=start_s,
                 end_s=end_s,
@@ -110,7 +116,7 @@ class VideoSource:
         """See `Source`."""
         if self._first is not None and not self._stopped.is_set():
             first, self._first = self._first, None
-            yield first
+            yield replace(first, captured_at=self._clock())  # not when the file was opened, before the model's loading
         for frame in self._frames:
             if self._stopped.is_set():
                 return
@@ -128,7 +134,7 @@ class VideoSource:
         self._container.close()
 
     def _deliver(self, maker: FrameMaker) -> Generator[Frame, None, None]:
-        """The frames asked for; after the last one of the file, `log.warnings` says what is missing."""
+        """The frames asked for; after the last one, one line in `log.warnings` says what is missing."""
         for decoded in self._readable():
             if self._stopped.is_set():
                 return
@@ -140,13 +146,17 @@ class VideoSource:
             if since < self._start:
                 continue
             if self._end is not None and since >= self._end:
-                return
+                break
             self._damage.frames += decoded.is_corrupt
             yield maker.make(decoded, pts, duration=self._shown_for(decoded, pts, maker.count + 1))
             if self._max_frames is not None and maker.count >= self._max_frames:
-                return
-        if maker.count and not self._stopped.is_set():
-            self._tell_what_is_missing(maker.count)
+                break
+        else:
+            self._problems += self._cut_off(maker.count)
+        if self._damage.packets or self._damage.frames:
+            self._problems.append(str(self._damage))
+        if self._problems and maker.count and not self._stopped.is_set():
+            self.log.warnings.append(f"{self._name}: {', '.join(self._problems)}")
 
     def _shown_for(self, decoded: "VideoFrame", pts: int, number: int) -> int | None:
         """Display time of frame `number`; the decoder tells the time to the next *decoded* one, wrong with B-frames."""
@@ -157,7 +167,7 @@ class VideoSource:
         if left <= 0:
             return told
         is_last = self._start <= 0 and number == stream.frames
-        return left if is_last or told is None else min(told, left)
+        return left if is_last else told and min(told, left)
 
     def _readable(self) -> Iterator["VideoFrame"]:
         """All frames from the first one wanted (or earlier) on, as far as the file can be read."""
@@ -169,50 +179,54 @@ class VideoSource:
             if "://" in self._name:
                 reason = "no data in time" if isinstance(error, av.error.ExitError) else explain(error)
                 raise SourceError(f"reading failed: {reason}", where=self._name) from error
-            self.log.warnings.append(f"{self._name}: cannot be read further: {explain(error)}")
+            self._problems.append(f"cannot be read further: {explain(error)}")
 
     def _positioned(self) -> Iterator["VideoFrame"]:
         """Decode from the keyframe before the start; where a container's index leads behind it, from an earlier one."""
         container, stream, origin = self._container, self._stream, self._origin
-        back = 0
-        can_seek = self._start > 0 and origin is not None and stream.codec_context.name not in _NO_KEYFRAMES
-        while can_seek and origin is not None:
+        if self._start > 0 and origin is not None and stream.codec_context.name not in _NO_KEYFRAMES:
             wanted = origin + int(self._start)
-            target = max(origin, wanted - back)
-            try:
-                container.seek(target, stream=stream)
-            except av.error.FFmpegError:
-                break  # no index, and nothing has been read yet
-            frames = decode(container, stream, self._stopped, self._damage)
-            first = next(frames, None)
-            is_early_enough = first is not None and first.pts is not None and first.pts <= wanted
-            if is_early_enough or target == origin or self._stopped.is_set():
-                if first is not None:
+            for target in self._seek_targets(origin, wanted):
+                if self._stopped.is_set():
+                    return
+                try:
+                    container.seek(target, stream=stream)
+                except av.error.FFmpegError:
+                    continue  # no index, or not so far back
+                frames = decode(container, stream, self._stopped, self._damage)
+                first = next(frames, None)
+                if first is not None and first.pts is not None and first.pts <= wanted:
                     yield first
-                yield from frames
-                return
-            self._damage = Damage()  # of a stretch that will be read again
-            back = max(2 * back, int(_STEP_BACK_S / self._time_base))
+                    yield from frames
+                    return
+                self._damage = Damage()  # of a stretch that will be read again
+            with suppress(av.error.FFmpegError):
+                container.seek(origin, stream=stream)
         yield from decode(container, stream, self._stopped, self._damage)
 
-    def _tell_what_is_missing(self, count: int) -> None:
-        if self._damage.packets or self._damage.frames:
-            self.log.warnings.append(f"{self._name}: {self._damage}")
+    def _seek_targets(self, origin: int, wanted: int) -> Iterator[int]:
+        """pts to seek for one after the other, until one leads to a frame that is not behind `wanted`."""
+        step = int(_STEP_BACK_S / self._time_base)
+        yield wanted
+        while wanted - step > origin:
+            yield wanted - step
+            step *= 2
+        yield origin - int(_BEFORE_ALL_S / self._time_base)
+
+    def _cut_off(self, count: int) -> list[str]:
+        """What to say if the file ends before the end that it states."""
         end = self._stated_end()
         if end is None or self._last_end is None:
-            return
+            return []
         missing_s = float((end - self._last_end) * self._time_base)
-        expected = self._stream.frames
-        if expected and self._start <= 0:
+        expected = self._stream.frames if self._start <= 0 else 0
+        if expected:
             limit_s = 1.5 * float(nominal_step(self._stream, self._time_base) * self._time_base)
             is_cut = count < expected and missing_s > limit_s
         else:
             is_cut = missing_s > _MISSING_TAIL_S
-        if is_cut:
-            told = f" of {expected}" if expected and self._start <= 0 else ""
-            self.log.warnings.append(
-                f"{self._name}: is cut off: {count}{told} frames could be read, {missing_s:.2g} s are missing"
-            )
+        told = f" of {expected}" if expected else ""
+        return [f"is cut off: {count}{told} frames could be read, {missing_s:.2g} s are missing"] if is_cut else []
 
     def _stated_end(self) -> int | None:
         """pts at which the container says that the video ends; None where it says nothing about this stream."""
@@ -242,11 +256,13 @@ class VideoSource:
 
     def _nothing_found(self, start_s: float | None, end_s: float | None) -> Exception:
         if self._last_end is None:
-            reason = f": {self._damage}" if self._damage.packets else ""
-            return SourceError(f"holds no frame that can be decoded{reason}", where=self._name)
+            reasons = ", ".join(self._problems)
+            return SourceError(f"holds no frame that can be decoded{reasons and ': ' + reasons}", where=self._name)
         if end_s is not None and end_s <= (start_s or 0):
             return UsageError(f"--end {end_s:g} is not after --start {start_s or 0:g}", where=self._name)
         length_s = float((self._last_end - (self._origin or 0)) * self._time_base)
+        if end_s is not None and length_s > end_s:
+            return UsageError(f"no frame lies between --start {start_s or 0:g} and --end {end_s:g}", where=self._name)
         return UsageError(f"ends at {length_s:.6g} s, before --start {start_s:g}", where=self._name)
 
 

@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from stream.errors import ModelError
+from stream.errors import ModelError, UsageError
 from stream.frames import Depth, Frame
 from stream.infer.device import DTYPES, resolve_device, resolve_precision, resolve_threads
 from stream.infer.geometry import network_size
@@ -95,7 +95,10 @@ class Engine:
         self.counters: Counter[str] = Counter()
         self._input_size, self._square = input_size, square
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
-        self.plan(self.spec.input.size_hw)  # an impossible input size is refused here, not at the first frame
+        try:
+            self.plan(self.spec.input.size_hw)  # an impossible input size is refused here, not at the first frame
+        except ModelError as error:
+            raise UsageError("is too large", where=f"--input-size {input_size}", allowed=error.allowed) from error
         self._lanes = lanes or lanes_for(self.device)
         self._preprocess = Preprocessor(self.spec.input, self.device)
         self._network = self._placed(self.precision)
@@ -185,14 +188,16 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Forget what is pending, release the network and give torch its threads back. Idempotent."""
+        """Forget what is pending, release the device's memory and give torch its threads back. Idempotent."""
+        torch.set_num_threads(self._threads_before)  # of the calling thread: each has its own number
         if self._closed:
             return
         self._closed = True
+        for batch in self._batches:
+            batch.downloaded.synchronize()  # the device may still use what is about to be released
         self._batches.clear()
         self._slots.clear()
         self._network = self._safe_network = nn.Identity()
-        torch.set_num_threads(self._threads_before)
 
     def _depth(self, frame: Frame, result: Tensor) -> Depth:
         return Depth(values=self._lanes.owned(result), kind=self.spec.output, index=frame.index)
@@ -226,9 +231,10 @@ class Engine:
         """float32 H×W for each frame, and bool N: what the network gave for it is finite."""
         # The next attempt starts when the failed one's tensors are gone: its exception has kept them alive.
         while (result := self._attempt(pictures, frames, network, dtype)) is None:
-            if self.batch == 1:
+            tried = min(self.batch, len(pictures))
+            if tried == 1:
                 raise self._too_large(1)
-            self.batch //= 2
+            self.batch = tried // 2
             self.counters["batch_halvings"] += 1
             self.notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
             if self.device.type == "cuda":

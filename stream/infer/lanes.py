@@ -77,13 +77,17 @@ class Lanes:
 
 
 class CudaLanes(Lanes):
-    """One stream for copies and one for computation; depth 2, so that a batch uploads while another computes."""
+    """A stream each for uploads, computation and downloads; depth 2, so that a batch uploads while another computes.
+
+    With one stream for both copies the next upload would queue behind a download that waits for the computation.
+    """
 
     depth = 2
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._uploads = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._downloads = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def host_buffer(self, numel: int) -> Tensor:
@@ -104,7 +108,7 @@ class CudaLanes(Lanes):
     @contextmanager
     def uploading(self, after: Event | None) -> Iterator[None]:
         """See `Lanes`."""
-        with self._on(self._copies, after):
+        with self._on(self._uploads, after):
             yield
 
     @contextmanager
@@ -116,7 +120,7 @@ class CudaLanes(Lanes):
     @contextmanager
     def downloading(self, after: Event | None) -> Iterator[None]:
         """See `Lanes`."""
-        with self._on(self._copies, after):
+        with self._on(self._downloads, after):
             yield
 
     def to_host(self, values: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class ModelSpec:
         max_depth_m: scale of the metric head, None for relative models.
         upsample: how the network output becomes picture-sized.
         weights: see `WeightsFile`.
-        precisions: precisions that are safe, best-known first; "fp32" always among them.
+        precisions: precisions that are safe; "fp32" always among them.
         fp32_modules: dotted prefixes of modules, parameters or buffers kept in fp32 when weights are cast to half.
         parameters_m: millions of trainable parameters.
         licence: SPDX identifier of the weights.

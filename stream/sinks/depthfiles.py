@@ -62,16 +62,22 @@ class DepthFileSink(FileSink):
             `a.depth16.png` for `png16`.
         format: see `DepthFormat`.
         overwrite: existing files may be replaced.
-        names: the names of all inputs where they are known; see `naming.FrameNames`.
+        names, beside: see `FileSink`.
     """
 
     def __init__(
-        self, path: Path, *, format: DepthFormat, overwrite: bool = False, names: Collection[str] = ()
+        self,
+        path: Path,
+        *,
+        format: DepthFormat,
+        overwrite: bool = False,
+        names: Collection[str] = (),
+        beside: Collection[str] = (),
     ) -> None:
         self._format = format
         suffix = FILE_SUFFIX[format]
         is_single = path.suffix.lower() == "." + suffix.rpartition(".")[2]
-        super().__init__(path, suffix=suffix, is_single=is_single, overwrite=overwrite, names=names)
+        super().__init__(path, suffix=suffix, is_single=is_single, overwrite=overwrite, names=names, beside=beside)
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
         """As every file sink.

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from stream.errors import OutputError, SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
-from stream.sinks.naming import FrameNames
+from stream.sinks.naming import FrameNames, check_partial, partial_path
 from stream.sinks.writer import BackgroundWriter
 
 Encode = Callable[[BinaryIO], None]
@@ -32,18 +32,31 @@ class FileSink(ABC):
         suffix: what the name of every file in a folder ends with.
         is_single: `path` is one file; a second write is an error.
         overwrite: existing files may be replaced.
-        names: see `FrameNames`.
+        names: of all inputs, where they are known.
+        beside: suffixes of files that other sinks put into the same folder; see `FrameNames`.
     """
 
-    def __init__(self, path: Path, *, suffix: str, is_single: bool, overwrite: bool, names: Collection[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        suffix: str,
+        is_single: bool,
+        overwrite: bool,
+        names: Collection[str],
+        beside: Collection[str] = (),
+    ) -> None:
         self.path = path
         self._suffix = suffix
         self._is_single = is_single
         self._overwrite = overwrite
-        self._names = FrameNames(names)
+        self._names = FrameNames(names, {suffix, *beside})
         self._writer: BackgroundWriter | None = None
         self._made: list[Path] = []
         self._count = 0
+        """Files accepted."""
+        self._written = 0
+        """Files that are complete; counted by the writer's thread."""
         self._is_closed = False
         self._is_final = False
 
@@ -58,10 +71,10 @@ class FileSink(ABC):
 
     @property
     def outputs(self) -> list[str]:
-        """The folder or the file, while partial under that name; empty once closed without having written anything."""
-        if self._is_closed and not self._count:
+        """The folder, or the file (while partial under that name); empty once closed with nothing written."""
+        if self._is_closed and not self._written:
             return []
-        return [str(_partial(self.path) if self._is_single and not self._is_final else self.path)]
+        return [str(partial_path(self.path) if self._is_single and not self._is_final else self.path)]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - any size fits
         """Make the folder and start the writer.
@@ -74,6 +87,8 @@ class FileSink(ABC):
                 raise OutputError("is a folder, not a file", where=str(self.path))
             if self._is_single and self.path.exists() and not self._overwrite:
                 raise OutputError("the file exists", where=str(self.path), hint="pass --overwrite to replace it")
+            if self._is_single:
+                check_partial(self.path, overwrite=self._overwrite)
             self._make_folder(self.path.parent if self._is_single else self.path)
         except OSError as error:
             self._remove_empty_folders()
@@ -93,7 +108,7 @@ class FileSink(ABC):
                 raise SinkError(
                     "holds one picture, but more arrived", where=str(self.path), hint="give -o a folder or a video"
                 )
-            target, temporary = _partial(self.path), None
+            target, temporary = partial_path(self.path), None
         else:
             target = self.path / (self._names.stem(frame) + self._suffix)
             temporary = target.with_name(f".{target.name[:50]}.partial{self._suffix}")
@@ -104,7 +119,12 @@ class FileSink(ABC):
             except OSError as error:
                 raise SinkError(f"cannot be created: {_reason(error)}", where=str(target.parent)) from error
         encode, size_bytes = self._encoder(depth, image)
-        self._writer.submit(lambda: write_file(target, encode, temporary=temporary), size_bytes)
+
+        def job() -> None:
+            write_file(target, encode, temporary=temporary)
+            self._written += 1
+
+        self._writer.submit(job, size_bytes)
         self._count += 1
         return True
 
@@ -141,7 +161,7 @@ class FileSink(ABC):
             self._writer.cancel()
         if self._is_single and self._count:
             with contextlib.suppress(OSError):
-                _partial(self.path).unlink(missing_ok=True)
+                partial_path(self.path).unlink(missing_ok=True)
         self._remove_empty_folders()
 
     def _drain(self) -> None:
@@ -150,7 +170,7 @@ class FileSink(ABC):
             self._writer.finish()
 
     def _move_single(self) -> None:
-        partial = _partial(self.path)
+        partial = partial_path(self.path)
         if not partial.exists():
             return
         if self.path.exists() and not self._overwrite:
@@ -204,10 +224,6 @@ def write_file(target: Path, encode: Encode, *, temporary: Path | None = None) -
     except OSError as error:
         hint = "free some space or choose another disk with -o" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise SinkError(f"cannot be written: {_reason(error)}", where=str(target), hint=hint) from error
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def _reason(error: OSError) -> str:

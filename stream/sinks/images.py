@@ -32,7 +32,7 @@ class ImageSink(FileSink):
         format: `png`, `jpg` or `webp`; used for folders.
         overwrite: existing pictures may be replaced.
         quality: 1 to 100 for `jpg` (default 95) and `webp` (default 90); PNG is exact and has none.
-        names: the names of all inputs where they are known; see `naming.FrameNames`.
+        names, beside: see `FileSink`.
 
     Raises:
         ConfigError: unknown format, or quality out of range.
@@ -47,6 +47,7 @@ class ImageSink(FileSink):
         overwrite: bool = False,
         quality: int | None = None,
         names: Collection[str] = (),
+        beside: Collection[str] = (),
     ) -> None:
         suffix = path.suffix.lower()
         if suffix in _UNWRITTEN_SUFFIXES and not path.is_dir():
@@ -58,7 +59,9 @@ class ImageSink(FileSink):
         is_single = suffix in SUFFIXES
         self._format = SUFFIXES[suffix] if is_single else format
         self._quality = _DEFAULT_QUALITY[self._format] if quality is None else quality
-        super().__init__(path, suffix=f".{format}", is_single=is_single, overwrite=overwrite, names=names)
+        super().__init__(
+            path, suffix=f".{format}", is_single=is_single, overwrite=overwrite, names=names, beside=beside
+        )
 
     def _encoder(self, depth: Depth, image: RgbImage) -> tuple[Encode, int]:  # noqa: ARG002 - pictures only
         height, width = image.shape[:2]

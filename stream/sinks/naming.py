@@ -34,18 +34,24 @@ class FrameNames:
     Args:
         names: `Frame.name` of all inputs where the source knows them; lets the first of two clashing stills keep
             its suffix too. A clash that was not foretold changes the later name only.
+        suffixes: of all files that stand in one folder, so that `a` with `.depth16.png` and `a.depth16` with `.png`
+            count as a clash.
     """
 
-    def __init__(self, names: Collection[str] = ()) -> None:
-        self._planned = _plan({_relative(name) for name in names})
+    def __init__(self, names: Collection[str] = (), suffixes: Collection[str] = ("",)) -> None:
+        self._planned = _plan({_relative(name) for name in names}, suffixes)
         self._reserved = {_key(stem) for stem in self._planned.values()}
         self._used: set[str] = set()
 
     def stem(self, frame: Frame) -> str:
         """The stem of `frame`, with `/` between folders; never the same twice."""
-        full = _relative(frame.name)
+        return self.stem_of(frame.name, frame.index)
+
+    def stem_of(self, name: str, index: int) -> str:
+        """The stem of the frame of that name and index; counts as used from then on."""
+        full = _relative(name)
         if not full:
-            planned, fallback = f"{frame.index:06d}", f"{frame.index:06d}"
+            planned, fallback = f"{index:06d}", f"{index:06d}"
         else:
             planned, fallback = self._planned.get(full, _short(full)), full
         stem = self._first_free(planned, fallback, is_reserved_for_it=full in self._planned)
@@ -62,13 +68,15 @@ class FrameNames:
         return candidate
 
 
-def _plan(names: set[str]) -> dict[str, str]:
-    """The stem of each name: the short one unless another name wants or is it."""
-    wanted = Counter(_key(_short(name)) for name in names)
-    full = {_key(name) for name in names}
-    return {
-        name: _short(name) if wanted[_key(s := _short(name))] == 1 and _key(s) not in full else name for name in names
-    }
+def _plan(names: set[str], suffixes: Collection[str]) -> dict[str, str]:
+    """The stem of each name: the short one unless a file of another name would be called the same."""
+    wanted = Counter(_key(_short(name) + suffix) for name in names for suffix in suffixes)
+    full = {_key(name + suffix) for name in names for suffix in suffixes}
+
+    def is_free(stem: str) -> bool:
+        return all(wanted[_key(stem + suffix)] == 1 and _key(stem + suffix) not in full for suffix in suffixes)
+
+    return {name: stem if is_free(stem := _short(name)) else name for name in names}
 
 
 def _relative(name: str) -> str:
@@ -114,6 +122,26 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
         raise OutputError("is a file, not a folder", where=str(folder), hint="choose another output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", where=str(folder), hint="choose another output with -o")
+
+
+def partial_path(path: Path) -> Path:
+    """What a file is called until it is complete: NAME.partial.EXT, beside it."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def check_partial(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace what an earlier run has kept, or another one is writing.
+
+    Raises:
+        OutputError: `path`'s partial file exists and may not be replaced.
+    """
+    partial = partial_path(path)
+    if partial.exists() and not overwrite:
+        raise OutputError(
+            "is left from an interrupted run, or another one is writing it",
+            where=str(partial),
+            hint="move it away, choose another -o, or pass --overwrite to replace it",
+        )
 
 
 def existing_parent(path: Path) -> Path:

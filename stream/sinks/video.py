@@ -17,7 +17,7 @@ from stream.media import RgbConverter, av, chroma_steps
 from stream.sinks.audio import AudioPolicy, AudioTrack
 from stream.sinks.canvas import Canvas
 from stream.sinks.encoders import CONTAINERS, choose
-from stream.sinks.naming import check_output
+from stream.sinks.naming import check_output, check_partial, partial_path
 from stream.sinks.timing import PacketTimes
 
 if TYPE_CHECKING:
@@ -89,13 +89,14 @@ class VideoSink:
         self._choice = choose(path, codec=codec, crf=crf, preset=preset, pixel_format=pixel_format)
         self._audio_policy, self._audio_to_source_end = audio, audio_to_source_end
         self._overwrite, self._threads = overwrite, threads or _DEFAULT_THREADS
-        self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self._partial = partial_path(path)
         self._made: list[Path] = []
         self._converter = RgbConverter(self._choice.pixel_format)
         self._output: OutputContainer | None = None
         self._audio: AudioTrack | None = None
         self._shift = 0
-        self._has_file = False
+        self._file_id: tuple[int, int] | None = None
+        """Device and inode of the partial file, None where there is none: another run may put its own there."""
         self._is_broken = False
         self._is_final = False
 
@@ -109,19 +110,20 @@ class VideoSink:
         """The final path once finished, until then the partial one; empty where nothing is left."""
         if self._is_final:
             return [str(self.path)]
-        return [str(self._partial)] if self._has_file else []
+        return [str(self._partial)] if self._file_id is not None else []
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
-        """Create NAME.partial.EXT, replacing an earlier one, and open the encoder.
+        """Create NAME.partial.EXT and open the encoder.
 
         Raises:
-            OutputError: the output exists or cannot be created.
+            OutputError: the output or its partial file exists, or cannot be created.
             UsageError: the encoder refuses the options asked for.
             SinkError: the encoder does not work here, or not with this size.
         """
         if self.path.is_dir():
             raise OutputError("is a folder, not a file", where=str(self.path))
         check_output(self.path, overwrite=self._overwrite)
+        check_partial(self.path, overwrite=self._overwrite)
         self._info = info
         self._canvas = Canvas(size, chroma_steps(self._choice.pixel_format))
         self._time_base = info.time_base if info.time_base >= _FINEST_TICK else _TICK_INSTEAD
@@ -131,8 +133,8 @@ class VideoSink:
         try:
             self._make_folder(self.path.parent)
             self._partial.unlink(missing_ok=True)
-            self._partial.touch()
-            self._has_file = True
+            self._partial.touch(exist_ok=False)
+            self._file_id = _identity(self._partial)
         except OSError as error:
             self._clean_up()
             raise OutputError(f"cannot be created: {error.strerror or error}", where=str(self.path)) from error
@@ -183,6 +185,8 @@ class VideoSink:
         try:
             if self.path.exists() and not self._overwrite:
                 raise SinkError("appeared during the run", where=str(self.path), hint=f"see {self._partial}")
+            if _identity(self._partial) != self._file_id:
+                raise SinkError("another run has replaced it", where=str(self._partial), hint="run one at a time")
             os.replace(self._partial, self.path)
         except OSError as error:
             raise self._failure("cannot be moved into place", error) from error
@@ -204,8 +208,7 @@ class VideoSink:
                 output.close()
         if self._audio is not None:
             self._audio.close()
-        if self._has_file:
-            self._clean_up()
+        self._clean_up()
 
     def _load_audio(self, url: str) -> None:
         if self._info.is_live:
@@ -340,8 +343,9 @@ class VideoSink:
             self._made.append(path)
 
     def _clean_up(self) -> None:
-        self._has_file = False
-        self._partial.unlink(missing_ok=True)
+        if self._file_id is not None and self._partial.exists() and _identity(self._partial) == self._file_id:
+            self._partial.unlink()
+        self._file_id = None
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # something else was written there
                 folder.rmdir()
@@ -353,3 +357,8 @@ class VideoSink:
 
 def _reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error).strip()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
