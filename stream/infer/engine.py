@@ -7,6 +7,7 @@ import copy
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from itertools import chain
 
 import torch
@@ -294,7 +295,7 @@ class Engine:
         if precision != "fp32" or self.device.type != "cpu":
             network = copy.deepcopy(network)
         for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-            is_delicate = any(f"{name}.".startswith(f"{prefix}.") for prefix in self.spec.fp32_modules)
+            is_delicate = any(fnmatch(name, pattern) for pattern in self.spec.fp32_keys)
             if tensor.is_floating_point() and not is_delicate:
                 tensor.data = tensor.data.to(DTYPES[precision])
         network = network.to(self.device)

@@ -21,6 +21,7 @@ STARTER = ModelSpec(
     ),
     output=DepthKind.RELATIVE_DISPARITY,
     upsample=Resample.BILINEAR,
+    fp32_keys=("head.2.*",),
     weights=WeightsFile(
         file="starter.safetensors",
         packaged=True,

@@ -4,8 +4,9 @@ Invariant: an architecture is looked up in one table; nothing else depends on a 
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from stream.models import catalog
 from stream.models.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 DEFAULT = catalog.STARTER.name
 """Used when no model is named: the one that needs no download."""
@@ -70,8 +71,6 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
         UsageError: unknown name, or no such weights file.
         ModelError: the weights cannot be read or do not fit, or the catalog's file is not the published one.
     """
-    import torch
-
     from stream.models.layers import fold_for_inference
     from stream.models.weights import fill, find_file, read_state_dict, sha256
 
@@ -80,12 +79,44 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
     state_dict, digest = read_state_dict(path), sha256(path)
     if weights is None and spec.weights.sha256 not in (None, digest):
         raise ModelError(f"is not the file the catalog names: its sha256 is {digest}", where=str(path))
-    with torch.device("meta"):
-        network = _architectures()[spec.architecture](**dict(spec.options))
-    fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
+    network = build(spec)
+    try:
+        fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
+    except ModelError as error:
+        if not (others := fitting(state_dict)):
+            raise
+        raise ModelError(error.what, where=error.where, hint=f"it is a file for -m {' or -m '.join(others)}") from error
     network.eval().requires_grad_(False)
     fold_for_inference(network)
     return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=digest)
+
+
+def build(spec: ModelSpec) -> "nn.Module":
+    """The network of a row on the meta device: keys and shapes, no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return _architectures()[spec.architecture](**dict(spec.options))
+
+
+def is_ignored(spec: ModelSpec, key: str) -> bool:
+    """True for keys of structural buffers that a row's file may hold and the network does not need."""
+    return any(fnmatch(key, pattern) for pattern in spec.weights.ignored_keys)
+
+
+def fitting(state_dict: Mapping[str, "Tensor"]) -> list[str]:
+    """The models, by name, whose keys and shapes are those of `state_dict`."""
+    found = []
+    for spec in catalog.MODELS:
+        wanted = {key: value.shape for key, value in build(spec).state_dict().items() if "num_batches" not in key}
+        given = {
+            key: value.shape
+            for key, value in state_dict.items()
+            if "num_batches" not in key and not is_ignored(spec, key)
+        }
+        if wanted == given:
+            found.append(spec.name)
+    return found
 
 
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:

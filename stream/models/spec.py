@@ -92,7 +92,8 @@ class ModelSpec:
         upsample: how the network output becomes picture-sized.
         weights: see `WeightsFile`.
         precisions: precisions that are safe; "fp32" always among them.
-        fp32_modules: dotted prefixes of modules, parameters or buffers kept in fp32 when weights are cast to half.
+        fp32_keys: state-dict keys (fnmatch patterns) that stay fp32 when weights are cast to half: position tables, and
+            the last layer, whose rounding would show as steps in the depth.
         parameters_m: millions of trainable parameters.
         licence: SPDX identifier of the weights.
         source: paper or official repository.
@@ -114,7 +115,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     max_depth_m: float | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
-    fp32_modules: tuple[str, ...] = ()
+    fp32_keys: tuple[str, ...] = ()
     recommended: bool = False
 
     def describe(self) -> dict[str, object]:

@@ -92,7 +92,9 @@ class Starter(nn.Module):
         for level in (3, 2, 1, 0):
             coarser = _resize(self.red[level](y), maps[level].shape[-2:])
             y = self.ref[level](self.lat[level](maps[level]) + coarser)
-        return _resize(self.head(y), x.shape[-2:])[:, 0]
+        first, relu, last = self.head
+        y = last(relu(first(y)).to(last.weight.dtype))
+        return _resize(y, x.shape[-2:])[:, 0]
 
 
 def _resize(x: Tensor, size_hw: torch.Size) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from stream.frames import DepthKind
 from stream.models.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, InputPolicy, ModelSpec, Resample, WeightsFile
 
+FP32_KEYS = ("pretrained.pos_embed", "depth_head.scratch.output_conv2.2.*")
 APACHE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
 
 INPUT = InputPolicy(
@@ -91,7 +92,7 @@ def _v1(encoder: Encoder, letter: str, size: str, *, sha256: str) -> ModelSpec:
             url=f"https://huggingface.co/spaces/LiheYoung/Depth-Anything/resolve/main/checkpoints/{file}",
             sha256=sha256,
         ),
-        fp32_modules=("pretrained.pos_embed",),
+        fp32_keys=FP32_KEYS,
         parameters_m=encoder.parameters_m,
         licence=APACHE,
         source="arXiv:2401.10891",
@@ -113,7 +114,7 @@ def _v2(
         output=DepthKind.RELATIVE_DISPARITY,
         upsample=Resample.BILINEAR_CORNERS,
         weights=WeightsFile(file=file, url=published if url == "" else url, sha256=sha256),
-        fp32_modules=("pretrained.pos_embed",),
+        fp32_keys=FP32_KEYS,
         parameters_m=encoder.parameters_m,
         licence=licence,
         source="arXiv:2406.09414",
@@ -137,7 +138,7 @@ def _metric(encoder: Encoder, letter: str, size: str, place: str, max_depth_m: f
         max_depth_m=max_depth_m,
         upsample=Resample.BILINEAR_CORNERS,
         weights=WeightsFile(file=file, url=f"{page}/resolve/main/{file}", sha256=sha256),
-        fp32_modules=("pretrained.pos_embed",),
+        fp32_keys=FP32_KEYS,
         parameters_m=encoder.parameters_m,
         licence=APACHE if letter == "s" else NON_COMMERCIAL,
         source="arXiv:2406.09414",

@@ -42,7 +42,8 @@ class DepthHead(nn.Module):
         ]
         y = self.scratch.get_submodule("output_conv1")(self.scratch.fuse(maps))
         y = upsample(y, (PATCH * grid_hw[0], PATCH * grid_hw[1]))
-        return self.scratch.get_submodule("output_conv2")(y)
+        first, relu, last = self.scratch.output_conv2  # type: ignore[misc]
+        return last(relu(first(y)).to(last.weight.dtype))
 
 
 class DepthAnything(nn.Module):
@@ -73,7 +74,7 @@ class DepthAnything(nn.Module):
         self.depth_head = DepthHead(width, channels, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """N×3×H×W, sides multiples of 14 → N×H×W; metres are float32 whatever the precision."""
+        """N×3×H×W, sides multiples of 14 → N×H×W."""
         grid_hw = (x.shape[-2] // PATCH, x.shape[-1] // PATCH)
         y = self.depth_head(self.pretrained(x), grid_hw)[:, 0]
-        return torch.relu(y) if self.max_depth_m is None else self.max_depth_m * torch.sigmoid(y.float())
+        return torch.relu(y) if self.max_depth_m is None else self.max_depth_m * torch.sigmoid(y)

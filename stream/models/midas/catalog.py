@@ -9,6 +9,14 @@ from stream.models.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, InputPolicy, Mo
 _RELEASES = "https://github.com/isl-org/MiDaS/releases/download"
 _V3_1, _V3, _V2_1 = "arXiv:2307.14460", "arXiv:2103.13413", "arXiv:1907.01341"
 
+_FP32_KEYS = (
+    "*.pos_embed",
+    "*.relative_position_bias_table",
+    "*.cpb_mlp.*",
+    "*.attention_biases",
+    "scratch.output_conv.4.*",
+)
+
 
 def _input(size: int, *, fit: Fit = Fit.MINIMAL, is_fixed: bool = False, is_imagenet: bool = False) -> InputPolicy:
     return InputPolicy(
@@ -36,7 +44,6 @@ def _model(
     aliases: tuple[str, ...] = (),
     options: tuple[tuple[str, object], ...] = (),
     ignored_keys: tuple[str, ...] = (),
-    fp32_modules: tuple[str, ...] = (),
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16"),
 ) -> ModelSpec:
     file = f"{name}.pt"
@@ -50,7 +57,7 @@ def _model(
         upsample=Resample.BICUBIC,
         weights=WeightsFile(file=file, url=f"{_RELEASES}/{release}/{file}", sha256=sha256, ignored_keys=ignored_keys),
         precisions=precisions,
-        fp32_modules=fp32_modules,
+        fp32_keys=_FP32_KEYS,
         parameters_m=parameters_m,
         licence="MIT",
         source=source,

@@ -53,10 +53,10 @@ class Midas(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N×3×H×W → N×H×W."""
-        first, _, *rest = self.scratch.output_conv  # type: ignore[misc]
+        first, _, *rest, last = self.scratch.output_conv  # type: ignore[misc]
         y = self.scratch.fuse(self.pretrained(x))
         y = first(self.scratch.get_submodule("stem_transpose")(y))
         y = F.interpolate(y, size=doubled(y), mode="bilinear", align_corners=self._align_corners)
         for layer in rest:
             y = layer(y)
-        return F.relu(y)[:, 0]
+        return F.relu(last(y.to(last.weight.dtype)))[:, 0]

@@ -138,7 +138,7 @@ class AttentionV2(WindowAttention):
 
     def similarity_bias(self) -> Tensor:
         """See `WindowAttention`."""
-        weight = self.qkv.weight  # for its device and dtype
+        weight = next(self.cpb_mlp.parameters())
         distance = torch.arange(1 - self.window, self.window, device=weight.device).float() * (8 / self._reach)
         distance = distance.sign() * (distance.abs() + 1).log2() / 3  # log2(8) = 3
         places = torch.stack(torch.meshgrid(distance, distance, indexing="ij"), -1).flatten(0, 1)
@@ -146,7 +146,7 @@ class AttentionV2(WindowAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See `WindowAttention`; `1/√d` is replaced by the learned scale."""
-        scale = self.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()
+        scale = self.logit_scale.float().clamp(max=_MAX_LOGIT_SCALE).exp().to(q.dtype)
         scale = scale.repeat(q.shape[1] // self.heads, 1, 1)
         q, k = F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)

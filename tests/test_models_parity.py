@@ -1,0 +1,126 @@
+"""Every MiDaS and Depth Anything network against numbers that the authors' own code gave.
+
+`tests/data/models/*.json` hold what the official networks compute on deterministic weights and pictures (see
+`tests/reference.py`): the input, the output at network size and at picture size, each on a 24×24 grid.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import stream
+from stream.infer import engine
+from stream.models import registry
+from tests.reference import image, weight
+
+FILES = sorted((Path(__file__).parent / "data" / "models").glob("*.json"))
+TOLERANCE = 1e-3
+"""Of the official output's standard deviation; what is reached is 4e-4 for the hybrid and 2e-5 for all others."""
+HEAVY_PARAMETERS = 130e6
+
+
+def reference(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def checkpoint(entries: list[Any]) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.from_numpy(np.asarray(weight(key, tuple(shape), rule))).to(getattr(torch, dtype))
+        for key, shape, dtype, rule in entries
+    }
+
+
+def on_grid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = ([round(i * (side - 1) / 23) for i in range(24)] for side in values.shape)
+    return values[np.ix_(rows, columns)]
+
+
+def error(values: NDArray[np.float32], expected: dict[str, Any]) -> float:
+    """Largest difference on the grid in standard deviations of the expected values."""
+    assert list(values.shape) == expected["shape"]
+    differences = np.abs(on_grid(values) - np.array(expected["grid24"]))
+    return float(differences.max() / expected["std"])
+
+
+def marked(path: Path) -> Any:
+    heavy = reference(path)["parameters"] > HEAVY_PARAMETERS
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if heavy else [])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    """A folder for checkpoints of up to 5 GB, emptied at once rather than kept for a look."""
+    yield tmp_path
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_manifest_is_the_official_one(path: Path) -> None:
+    expected = reference(path)
+    spec = registry.find(expected["model"])
+    network = registry.build(spec)
+    ours = {key: list(value.shape) for key, value in network.state_dict().items()}
+    theirs = {key: shape for key, shape, _, _ in expected["state_dict"]}
+    structural = {key for key in theirs if registry.is_ignored(spec, key)}
+    assert ours == {key: shape for key, shape in theirs.items() if key not in structural}
+    rules = {rule for key, _, _, rule in expected["state_dict"] if key in structural}
+    assert rules <= {"zeros"}
+    assert sum(p.numel() for p in network.parameters()) == expected["parameters"]
+    assert spec.parameters_m == pytest.approx(expected["parameters"] / 1e6, rel=0.02)
+
+
+class Spy:
+    """Sees what goes into and comes out of the network in a run that knows nothing of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inputs: list[NDArray[np.float32]] = []
+        self.outputs: list[NDArray[np.float32]] = []
+        prepare, finish = engine.Preprocessor.__call__, engine.to_picture_size
+
+        def seen_input(*args: Any) -> torch.Tensor:
+            x = prepare(*args)
+            self.inputs.append(x[0].numpy().copy())
+            return x
+
+        def seen_output(output: torch.Tensor, *args: Any) -> torch.Tensor:
+            self.outputs.append(output.numpy().copy())
+            return finish(output, *args)
+
+        monkeypatch.setattr(engine.Preprocessor, "__call__", seen_input)
+        monkeypatch.setattr(engine, "to_picture_size", seen_output)
+
+
+@pytest.mark.parametrize("path", [marked(path) for path in FILES])
+def test_numbers_are_the_official_ones_through_the_whole_path(
+    path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = reference(path)
+    name, options, cases = expected["model"], expected["options"], expected["cases"]
+    weights, pictures = files / f"{name}.pt", files / "pictures"
+    torch.save(checkpoint(expected["state_dict"]), weights)
+    pictures.mkdir()
+    for number, case in enumerate(cases):
+        Image.fromarray(image(*case["image"])).save(pictures / f"{number}.png")
+    size = {"input_size": options.get("height") or options.get("input_size"), "square": bool(options.get("square"))}
+    spy = Spy(monkeypatch)
+
+    stream.run(
+        str(pictures), output=files / "out", model=name, weights=weights, precision="fp32", save="npy", picture="none",
+        threads=2, **{key: value for key, value in size.items() if value},
+    )  # fmt: skip
+
+    for number, case in enumerate(cases):
+        x = spy.inputs[number]
+        assert list(x.shape) == case["input"]["shape"]
+        assert np.abs(on_grid(x[0]) - np.array(case["input"]["grid24_r"])).max() < 1e-5
+        assert error(spy.outputs[number], case["net"]) < TOLERANCE
+        assert error(np.load(files / "out" / f"{number}.npy"), case["full"]) < TOLERANCE
