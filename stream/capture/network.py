@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"})
 SCHEMES = LIVE_SCHEMES | {"http", "https", "hls"}
 _NO_BUFFERING = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
-"""`nobuffer` throws away what was read while probing, so it is for live streams alone."""
+"""`nobuffer` throws away what was read while probing, so it is for what is live by nature: not for a short file that
+somebody calls live."""
 _BY_SCHEME = {
     "rtsp": {"rtsp_transport": "tcp"},  # UDP loses packets behind most home routers
     "rtsps": {"rtsp_transport": "tcp"},
@@ -66,11 +67,14 @@ def open_network(
     address = url.removeprefix("hls+").replace("hls://", "http://", 1)
     scheme = urlsplit(address).scheme.lower()
     is_live = live is Liveness.LIVE or (live is Liveness.AUTO and scheme in LIVE_SCHEMES)
-    options = _BY_SCHEME.get(scheme, {}) | (_NO_BUFFERING if is_live else {})
+    no_buffering = _NO_BUFFERING if is_live and scheme in LIVE_SCHEMES else {}
+    options = _BY_SCHEME.get(scheme, {}) | no_buffering
+    started = clock()
     try:
         container = av.open(address, options=options, timeout=(open_timeout_s, read_timeout_s))
     except (av.error.FFmpegError, OSError) as error:
-        raise _failure(address, "cannot be opened", error, open_timeout_s) from error
+        is_late = clock() - started >= open_timeout_s  # FFmpeg's rtsp calls its own timeout invalid data
+        raise _failure(address, "cannot be opened", error, open_timeout_s, is_late=is_late) from error
     if is_live or (live is Liveness.AUTO and not container.duration):
         return LiveSource(container, address, read_timeout_s=read_timeout_s, max_frames=max_frames, clock=clock)
     return VideoSource(
@@ -177,9 +181,9 @@ class LiveSource:
                 self.log.notes.append(f"{shown(self._url)}: {damage}")
 
 
-def _failure(url: str, what: str, error: BaseException, limit_s: float) -> SourceError:
+def _failure(url: str, what: str, error: BaseException, limit_s: float, *, is_late: bool = False) -> SourceError:
     where = shown(url)
-    if isinstance(error, av.error.ExitError | TimeoutError):
+    if is_late or isinstance(error, av.error.ExitError | TimeoutError):
         return SourceError(f"{what}: no data for {limit_s:g} s", where=where, hint="is the sender running?")
     if isinstance(error, av.error.InvalidDataError):
         return SourceError(f"{what}: this is not a video stream", where=where)
