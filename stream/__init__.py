@@ -65,7 +65,7 @@ def run(source: str | None = None, *, config: Config | None = None, **options: o
         StreamError: what went wrong; see `stream.errors` for the tree.
         KeyboardInterrupt: Ctrl-C in a file job, after the partial output was kept. A live source just ends.
     """
-    from stream.pipeline import run_config
+    from stream.jobs import run_config
 
     report = run_config(_config(source, config, options))
     if report.outcome is Outcome.INTERRUPTED:
@@ -84,7 +84,7 @@ def iter_depth(
     Raises:
         StreamError: what went wrong; inputs that cannot be read are skipped, as in `run`.
     """
-    from stream.pipeline import iter_config
+    from stream.jobs import iter_config
 
     return iter_config(_config(source, config, options))
 

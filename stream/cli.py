@@ -7,12 +7,13 @@ an error), stdout for programs (`--json`).
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from stream import __version__
+from stream import __version__, weights_cli
 from stream.errors import ConfigError, StreamError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(weights_cli.app, name="weights")
 
 Source = Annotated[
     str | None,
@@ -60,6 +62,8 @@ def run(
     output: Annotated[str | None, _option("-o --output", "Video, picture or folder to write.")] = None,
     model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
     weights: Annotated[str | None, _option("--weights", "Checkpoint file to use.")] = None,
+    weights_dir: Annotated[str | None, _option("--weights-dir", "Folder to look for weights in first.")] = None,
+    offline: Annotated[bool | None, _option("--offline", "Never download weights.")] = None,
     config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
     set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
     layout: Annotated[str | None, _option("--layout", "side, depth or overlay.")] = None,
@@ -113,6 +117,8 @@ def run(
         "output": output,
         "model": model,
         "weights": weights,
+        "weights_dir": weights_dir,
+        "offline": offline,
         "layout": layout,
         "colormap": colormap,
         "alpha": alpha,
@@ -173,15 +179,81 @@ def demo(
         _run_and_tell(configs.from_options(str(clip), {**options, "quiet": quiet or None}))
 
 
+@app.command()
+def compare(
+    source: Annotated[str, typer.Argument(help="A picture, folder, glob, .txt list or video.")],
+    model: Annotated[list[str], _option("-m --model", "Model, or MODEL=FILE with its weights; twice or more.")],
+    output: Annotated[str | None, _option("-o --output", "Folder for sheets of pictures, video for a video.")] = None,
+    weights_dir: Annotated[str | None, _option("--weights-dir", "Folder to look for weights in first.")] = None,
+    offline: Annotated[bool | None, _option("--offline", "Never download weights.")] = None,
+    config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
+    set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
+    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
+    range_: Annotated[str | None, _option("--range", "frame, ema or LO:HI, of the first model.")] = None,
+    picture: Annotated[str | None, _option("--picture", "Format of the sheets: png, jpg, webp.")] = None,
+    device: Annotated[str | None, _option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, _option("--precision", "auto, fp32, bf16 or fp16.")] = None,
+    start: Annotated[str | None, _option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
+    end: Annotated[str | None, _option("--end", "End of the part of a video.")] = None,
+    max_frames: Annotated[int | None, _option("--max-frames", "Stop after this many frames.")] = None,
+    recursive: Annotated[bool | None, _option("--recursive", "Read the folders below a folder too.")] = None,
+    report: Annotated[str | None, _option("--report", "Write the run's numbers to this JSON file.")] = None,
+    overwrite: Annotated[bool | None, _option("--overwrite", "Replace what exists.")] = None,
+    quiet: Annotated[bool | None, _option("--quiet -q", "Nothing on stderr but errors.")] = None,
+    json_: Annotated[bool, _option("--json", "Print the report on stdout.")] = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Compare models on the same pictures: labelled sheets, a contact sheet, and how well they agree.
+
+    Near is bright in all of them, and each is fitted to the first by a scale and a shift, so that colours can be
+    compared. Pictures give the folder SOURCE_compare/, a video gives SOURCE_compare.mp4; numbers are in compare.json.
+    """
+    from stream import config as configs
+    from stream.compare import compare_config
+
+    base = configs.load(config) if config is not None else {}
+    configs.apply_assignments(base, set_ or [])
+    options: dict[str, object] = {
+        "output": output,
+        "weights_dir": weights_dir,
+        "offline": offline,
+        "colormap": colormap,
+        "range": range_,
+        "picture": picture,
+        "device": device,
+        "precision": precision,
+        "start": start,
+        "end": end,
+        "max_frames": max_frames,
+        "recursive": recursive,
+        "report": report,
+        "overwrite": overwrite,
+        "quiet": quiet,
+    }
+    resolved = configs.from_options(source, options, base=base)
+    _tell(resolved, lambda **hooks: compare_config(resolved, model, **hooks), as_json=json_)
+
+
 def _run_and_tell(config: Any, *, as_json: bool = False) -> None:
+    """Run, and say which model is used where none was named."""
+    from stream.jobs import run_config
+
+    first = default_model_line() if config.model.name is None else ""
+    _tell(config, lambda **hooks: run_config(config, **hooks), first=first, as_json=as_json)
+
+
+def _tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: bool = False) -> None:
     """Run with a progress display; summary on stderr, report on stdout if wanted; exits with the run's code."""
-    from stream.pipeline import run_config
     from stream.progress import ProgressDisplay
 
     with ProgressDisplay(quiet=config.output.quiet) as display:
-        if config.model.name is None:
-            display.say(default_model_line())
-        report = run_config(config, on_progress=display, on_note=lambda note: display.say(f"note: {note}"))
+        if first:
+            display.say(first)
+        report = job(
+            on_progress=display,
+            on_note=lambda note: display.say(f"note: {note}"),
+            on_download=display.download,
+        )
         for item in report.skipped:
             display.say(f"skipped {item['name']}: {item['reason']}")
         for warning in report.warnings:
@@ -244,7 +316,7 @@ def probe(
 ) -> None:
     """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
     from stream.config import from_options
-    from stream.pipeline import open_config_source
+    from stream.jobs import open_config_source
 
     opened = open_config_source(from_options(source, {}))
     try:

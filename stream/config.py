@@ -36,6 +36,8 @@ class ModelConfig(_Section):
 
     name: str | None = Field(None, description="Catalog name; default: the built-in starter.")
     weights: Path | None = Field(None, description="Checkpoint file to use instead of the catalog's.")
+    weights_dir: Path | None = Field(None, description="Folder to look for the catalog's file in first.")
+    offline: bool = Field(False, description="Never download weights.")
     input_size: int | None = Field(None, ge=32, le=8192, description="Inference size in pixels; default: the model's.")
     square: bool = Field(False, description="Squeeze pictures to a square network input.")
 
@@ -288,6 +290,8 @@ OPTION_KEYS: dict[str, str] = {
     "output": "output.path",
     "model": "model.name",
     "weights": "model.weights",
+    "weights_dir": "model.weights_dir",
+    "offline": "model.offline",
     "input_size": "model.input_size",
     "square": "model.square",
     "start": "capture.start",

@@ -124,6 +124,22 @@ class Depth:
         return f"Depth(index={self.index}, {w}×{h}, {self.kind.value})"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ComparedDepth(Depth):
+    """The depth maps that several models gave for one frame; its own values are the first model's.
+
+    Attributes:
+        others: of the further models; sizes may differ from the frame's.
+    """
+
+    others: tuple[Depth, ...]
+
+    @property
+    def all(self) -> tuple[Depth, ...]:
+        """Every model's, in order."""
+        return (self, *self.others)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
     """What is known about a source before its first frame.

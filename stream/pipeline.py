@@ -6,31 +6,26 @@ exception is what `run` raises.
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stream.capture.base import Source
 from stream.channel import Channel, Closed
-from stream.config import Config
-from stream.errors import ConfigError, ModelError
-from stream.frames import Depth, Frame, SourceKind
-from stream.metrics import Metrics, Outcome, Report, StageTime, peak_memory_bytes
-from stream.outputs import build_renderer, build_sinks, plan_outputs
+from stream.errors import ModelError
+from stream.frames import Depth, Frame, RgbImage
+from stream.metrics import Metrics, Outcome, StageTime
 from stream.sinks.base import Sink
 from stream.stages import Inference, Result, Stages
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
-    from stream.render.renderer import Renderer
 
-_POLL_S = 0.05
+POLL_S = 0.05
 """How often the caller's thread looks at windows, signals and the progress display while no result arrives."""
-_QUEUE = 4
+QUEUE = 4
 """Frames waiting before and after the model for lossless sources, a batch if that is more: enough to hide jitter, and
 25 MB each at 4K."""
 
@@ -65,6 +60,17 @@ class EngineInference:
         self.engine.close()
 
 
+class Renders(Protocol):
+    """What is needed of a renderer; see `render.renderer.Renderer`."""
+
+    @property
+    def range_policy(self) -> object: ...
+
+    def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]: ...
+
+    def render(self, frame: Frame, depth: Depth) -> RgbImage: ...
+
+
 class Pipeline:
     """One run over stages that are already open; see `run` for the usual way in.
 
@@ -80,12 +86,12 @@ class Pipeline:
         self,
         source: Source,
         inference: Inference,
-        renderer: "Renderer",
+        renderer: Renders,
         sinks: list[Sink],
         *,
         on_progress: ProgressHook | None = None,
         metrics: Metrics | None = None,
-        queue: int = _QUEUE,
+        queue: int = QUEUE,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.source, self.renderer, self.sinks = source, renderer, sinks
@@ -115,7 +121,7 @@ class Pipeline:
             with _signals(self._interrupt):
                 self.stages.start()
                 self._drain()
-                _raise_if_all_refused(self.stages, self.metrics.written)
+                raise_if_all_refused(self.stages, self.metrics.written)
                 outcome = self._end(is_live=info.is_live)
         except BaseException as error:
             with _signals(self._interrupt):
@@ -135,7 +141,7 @@ class Pipeline:
             while True:
                 asked = clock()
                 try:
-                    result = self.stages.get(_POLL_S)
+                    result = self.stages.get(POLL_S)
                 except TimeoutError:
                     result = None
                 except Closed:
@@ -207,7 +213,7 @@ class Pipeline:
         self._wants_stop = True
 
 
-def _raise_if_all_refused(stages: Stages, results: int) -> None:
+def raise_if_all_refused(stages: Stages, results: int) -> None:
     if stages.refused and not results:
         first = stages.refused[0]
         raise ModelError(first.reason, where=first.name)
@@ -228,193 +234,3 @@ def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
             restore.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, handle)
         yield
-
-
-def open_config_source(config: Config) -> Source:
-    """The source that `config` names, opened."""
-    from stream.capture.open import SourceOptions, open_source
-
-    if config.source is None:
-        raise ConfigError("no source given", where="source", hint="name a camera, file, folder or URL")
-    capture = config.capture
-    size = capture.camera_size
-    return open_source(
-        config.source,
-        options=SourceOptions(
-            start_s=capture.start,
-            end_s=capture.end,
-            max_frames=capture.max_frames,
-            recursive=capture.recursive,
-            rate=_rate(capture.fps),
-            live=capture.live,
-            camera_size_hw=None if size is None else (size[1], size[0]),
-            camera_rate=_rate(capture.camera_fps),
-            camera_fourcc=capture.camera_fourcc,
-            open_timeout_s=capture.open_timeout_s,
-            read_timeout_s=capture.read_timeout_s,
-            max_pixels=capture.max_pixels,
-        ),
-    )
-
-
-def _rate(fps: float | None) -> Fraction | None:
-    """Exact rate of a decimal: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
-    if fps is None:
-        return None
-    for nominal in (24, 30, 48, 60, 120):
-        ntsc = Fraction(nominal * 1000, 1001)
-        if abs(fps - float(ntsc)) < 0.005:
-            return ntsc
-    return Fraction(str(fps))
-
-
-def _inference(config: Config, source: Source, engine: "Engine") -> EngineInference:
-    batch = 1 if source.info.is_live else config.inference.batch
-    return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
-
-
-def _load_engine(config: Config) -> "Engine":
-    from stream.infer.engine import Engine
-    from stream.models import registry
-
-    model = registry.load(config.model.name or registry.DEFAULT, weights=config.model.weights)
-    return Engine(
-        model,
-        device=config.inference.device,
-        precision=config.inference.precision,
-        batch=config.inference.batch,
-        input_size=config.model.input_size,
-        square=config.model.square,
-        threads=config.inference.threads,
-    )
-
-
-def run_config(
-    config: Config, *, on_progress: ProgressHook | None = None, on_note: Callable[[str], None] | None = None
-) -> Report:
-    """Do what `config` says.
-
-    Args:
-        on_progress: see `Pipeline`.
-        on_note: told once each thing worth knowing (granted camera mode, fallbacks, clashes).
-
-    Raises:
-        StreamError: what went wrong, see `stream.errors`.
-    """
-    started = time.monotonic()
-    say = on_note or (lambda _note: None)
-    with ExitStack() as unless_running:
-        source = open_config_source(config)
-        unless_running.callback(source.close)
-        outputs = plan_outputs(config, source.info)
-        engine = _load_engine(config)
-        unless_running.callback(engine.close)
-        renderer, sinks = build_renderer(config, outputs, engine.spec.output), build_sinks(config, outputs)
-        queue = max(_QUEUE, config.inference.batch)
-        inference = _inference(config, source, engine)
-        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
-        said = [*source.info.notes, *outputs.notes, *engine.notes]
-        for note in said:
-            say(note)
-        unless_running.pop_all()
-
-    def reported(outcome: Outcome, error: str | None = None) -> Report:
-        later = [*engine.notes, *source.log.notes, *(note for sink in sinks for note in getattr(sink, "notes", []))]
-        notes = list(dict.fromkeys([*said, *later]))
-        for note in notes[len(set(said)) :]:
-            say(note)
-        duration_s = time.monotonic() - started
-        report = _report(pipeline, engine, outcome, error=error, notes=notes, duration_s=duration_s)
-        if config.output.report is not None:
-            report.save(config.output.report)
-        return report
-
-    try:
-        outcome = pipeline.run()
-    except Exception as error:
-        try:
-            reported(Outcome.FAILED, str(error))
-        except OSError as second:
-            error.add_note(f"then the report could not be written: {second}")
-        if kept := [path for sink in sinks if sink.is_lossless for path in sink.outputs]:
-            say(f"what was done is kept: {', '.join(kept)}")
-        raise
-    return reported(outcome)
-
-
-def _report(
-    pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, error: str | None, notes: list[str], duration_s: float
-) -> Report:
-    log, metrics, stages = pipeline.source.log, pipeline.metrics, pipeline.stages
-    skipped = [*log.skipped, *stages.refused]
-    captured = metrics.delivered + len(log.skipped)
-    dropped = metrics.dropped + type(metrics.dropped)(log.dropped)
-    captured += sum(log.dropped.values())
-    left = captured - metrics.written - sum(dropped.values()) - len(skipped)
-    if stages.stopped_early and left:
-        dropped["stopped"] += left
-    cuts = getattr(pipeline.renderer.range_policy, "cuts", 0)
-    counters = {
-        **engine.counters,
-        "repaired_pts": log.repaired_pts,
-        "ignored_files": log.ignored,
-        "scene_cuts": cuts,
-    }
-    return Report(
-        outcome=outcome,
-        error=error,
-        source=pipeline.source.info.name,
-        model=engine.spec.name,
-        weights_sha256=engine.model.weights_sha256,
-        device=str(engine.device),
-        precision=str(engine.precision),
-        captured=captured,
-        inferred=metrics.inferred,
-        written=metrics.written,
-        shown=metrics.shown,
-        not_shown=metrics.not_shown,
-        dropped=dict(dropped),
-        skipped=[{"name": s.name, "reason": s.reason} for s in skipped],
-        warnings=list(log.warnings),
-        notes=notes,
-        counters={name: count for name, count in counters.items() if count},
-        fps=metrics.fps,
-        latency_p50_s=metrics.latency.percentile(50),
-        latency_p95_s=metrics.latency.percentile(95),
-        stages={**stages.times(), "output": pipeline.output_time},
-        peak_memory_bytes=peak_memory_bytes(),
-        duration_s=duration_s,
-        outputs=[path for sink in pipeline.sinks for path in sink.outputs],
-        abandoned=list(stages.abandoned),
-    )
-
-
-def iter_config(config: Config) -> Iterator[Result]:
-    """Yield (frame, depth) in order; closing the generator early stops every thread.
-
-    Raises:
-        StreamError: see `stream.errors`.
-    """
-    source = open_config_source(config)
-    try:
-        engine = _load_engine(config)
-    except BaseException:
-        source.close()
-        raise
-    queue = max(_QUEUE, config.inference.batch)
-    stages = Stages(source, _inference(config, source, engine), Metrics(), queue=queue)
-    try:
-        stages.start()
-        results = 0
-        while True:
-            try:
-                result = stages.get(_POLL_S)
-            except TimeoutError:
-                continue
-            except Closed:
-                _raise_if_all_refused(stages, results)
-                return
-            results += 1
-            yield result
-    finally:
-        stages.close()

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, plain lines elsewhere, nothing when quiet.
+"""Progress of runs and downloads on stderr: a live bar on a terminal, plain lines elsewhere, nothing when quiet.
 
 Invariant: it only reads; it never slows or fails a run, whoever closes stderr.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from stream.models.fetch import Transfer
     from stream.pipeline import Progress
 
 PLAIN_EVERY_S = 10.0
@@ -21,7 +22,7 @@ _REDRAW_EVERY_S = 0.2
 
 
 class ProgressDisplay:
-    """Shows frames, total, fps, time left, queued frames and drops; use as a context manager."""
+    """Shows frames, total, fps, time left, queued frames and drops, and downloads; use as a context manager."""
 
     def __init__(
         self, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, quiet: bool = False
@@ -32,7 +33,7 @@ class ProgressDisplay:
         self._bar = _rich_bar(self._stream) if is_terminal else None
         self._every_s = _REDRAW_EVERY_S if is_terminal else PLAIN_EVERY_S
         self._next_s = clock() + (0.0 if is_terminal else PLAIN_EVERY_S)
-        self._started_s: float | None = None
+        self._started_s: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -56,24 +57,40 @@ class ProgressDisplay:
 
     def __call__(self, progress: "Progress") -> None:
         """Redraw if it is time to."""
-        now = self._clock()
-        if self._started_s is None:
-            self._started_s = now
-        if self._quiet or now < self._next_s:
-            return
-        self._next_s = now + self._every_s
-        with self._off_on_error():
-            self._draw(progress, describe(progress, elapsed_s=now - self._started_s))
+        elapsed_s = self._due("frames")
+        if elapsed_s is not None:
+            self._draw(describe(progress, elapsed_s=elapsed_s), "frames", progress.metrics.written, progress.total)
 
-    def _draw(self, progress: "Progress", line: str) -> None:
-        if self._bar is None:
-            print(line, file=self._stream, flush=True)
-            return
-        if not self._bar.tasks:
-            self._bar.start()
-            self._bar.add_task("", total=progress.total)
-        self._bar.update(self._bar.task_ids[0], description=line, completed=progress.metrics.written)
-        self._bar.refresh()
+    def download(self, transfer: "Transfer") -> None:
+        """Redraw a download if it is time to; a bar always gets to its end, because loading the model follows."""
+        is_last = self._bar is not None and transfer.done_bytes == transfer.total_bytes
+        elapsed_s = self._due(transfer.file, is_last=is_last)
+        if elapsed_s is not None:
+            line = describe_download(transfer, elapsed_s=elapsed_s)
+            self._draw(line, transfer.file, transfer.done_bytes, transfer.total_bytes)
+
+    def _due(self, task: str, *, is_last: bool = False) -> float | None:
+        """Seconds since `task` began, None while it is not time to redraw."""
+        now = self._clock()
+        started_s = self._started_s.setdefault(task, now)
+        if self._quiet or (now < self._next_s and not is_last):
+            return None
+        self._next_s = now + self._every_s
+        return now - started_s
+
+    def _draw(self, line: str, task: str, done: int, total: int | None) -> None:
+        with self._off_on_error():
+            if self._bar is None:
+                print(line, file=self._stream, flush=True)
+                return
+            shown = self._bar.tasks[0] if self._bar.tasks else None
+            if shown is None or shown.fields["task"] != task:  # a download makes room for the run, or for the next one
+                if shown is not None:
+                    self._bar.remove_task(shown.id)
+                self._bar.start()
+                self._bar.add_task("", total=total, task=task)
+            self._bar.update(self._bar.task_ids[0], description=line, completed=done)
+            self._bar.refresh()
 
     @contextmanager
     def _off_on_error(self) -> Iterator[None]:
@@ -110,6 +127,20 @@ def describe(progress: "Progress", *, elapsed_s: float) -> str:
     skipped = len(stages.source.log.skipped) + len(stages.refused)
     if skipped:
         parts.append(f"skipped {skipped}")
+    return " · ".join(parts)
+
+
+def describe_download(transfer: "Transfer", *, elapsed_s: float) -> str:
+    """One line: `dpt_large_384.pt: 120 MB of 1.4 GB · 31.2 MB/s · 0:41 left`."""
+    from stream.models.fetch import size_text
+
+    done, total = transfer.done_bytes, transfer.total_bytes
+    parts = [f"{transfer.file}: {size_text(done)}" + (f" of {size_text(total)}" if total else "")]
+    new = done - transfer.resumed_bytes
+    if new > 0 and elapsed_s > 0:
+        parts.append(f"{new / elapsed_s / 1e6:.1f} MB/s")
+        if total:
+            parts.append(f"{clock_text((total - done) * elapsed_s / new)} left")
     return " · ".join(parts)
 
 

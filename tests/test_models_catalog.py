@@ -12,9 +12,9 @@ from torch import nn
 from stream.errors import ModelError, UsageError
 from stream.models import catalog, registry
 from stream.models.layers import SameConv2d, fold_for_inference
+from stream.models.locate import find_file, sha256
 from stream.models.spec import ModelSpec
 from stream.models.starter import Starter
-from stream.models.weights import find_file, sha256
 
 torch.set_num_threads(1)  # torch's threads wait for one another at every layer: slow beside other tests
 EXPECTED = json.loads((Path(__file__).parent / "data" / "starter_expected.json").read_text())
@@ -48,7 +48,7 @@ def test_a_row_builds_without_memory_and_has_its_parameters(spec: ModelSpec) -> 
 @ROWS
 def test_a_packaged_file_is_the_one_named(spec: ModelSpec) -> None:
     if spec.weights.packaged:
-        assert sha256(find_file(spec)) == spec.weights.sha256
+        assert find_file(spec).sha256 == spec.weights.sha256
 
 
 @pytest.mark.parametrize("name", ["starter", "Starter", "STARTER"])
@@ -70,7 +70,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 def test_the_manifest_is_that_of_the_file() -> None:
     entries = {key: tuple(shape) for key, shape, _dtype in EXPECTED["state_dict"]}
-    given = load_file(find_file(catalog.STARTER))
+    given = load_file(find_file(catalog.STARTER).path)
     assert {key: tuple(value.shape) for key, value in given.items()} == entries
     wanted = {k: tuple(v.shape) for k, v in Starter().state_dict().items() if not k.endswith("num_batches_tracked")}
     assert wanted == {key: shape for key, shape in entries.items() if not key.endswith("num_batches_tracked")}
@@ -87,7 +87,7 @@ def test_a_loaded_model_is_ready_to_run() -> None:
 
 def test_another_weights_file_of_the_same_format_loads(tmp_path: Path) -> None:
     path = tmp_path / "retrained.safetensors"
-    tensors = load_file(find_file(catalog.STARTER))
+    tensors = load_file(find_file(catalog.STARTER).path)
     tensors["head.2.bias"] = tensors["head.2.bias"].float() + 1
     save_file(tensors, path)
     usual, retrained = registry.load("starter"), registry.load("starter", weights=path)
@@ -95,18 +95,22 @@ def test_another_weights_file_of_the_same_format_loads(tmp_path: Path) -> None:
     torch.testing.assert_close(retrained.network(x), usual.network(x) + 1)
     assert retrained.weights_path == path
     assert retrained.weights_sha256 == sha256(path) != usual.weights_sha256
+    assert retrained.notes == (f"{path}: not the published file (sha256 {sha256(path)})",)
+    assert usual.notes == ()
 
 
 def test_a_changed_packaged_file_is_refused() -> None:
     spec = replace(catalog.STARTER, weights=replace(catalog.STARTER.weights, sha256="0" * 64))
-    with pytest.raises(ModelError, match=r"starter\.safetensors: is not the file the catalog names"):
+    with pytest.raises(
+        ModelError, match=r"starter\.safetensors: is damaged: its sha256 is .*; install depthstream again"
+    ):
         registry.load(spec)
 
 
 def test_a_file_that_is_not_there_says_where_to_get_it() -> None:
     weights = replace(catalog.STARTER.weights, packaged=False, url="https://example.org/starter.safetensors")
-    with pytest.raises(ModelError, match=r"download https://example\.org/starter\.safetensors and pass it"):
-        registry.load(replace(catalog.STARTER, weights=weights))
+    with pytest.raises(ModelError, match=r"fetch https://example\.org/starter\.safetensors by hand and put it into"):
+        registry.load(replace(catalog.STARTER, weights=weights), offline=True)
     with pytest.raises(UsageError, match="no such weights file"):
         registry.load("starter", weights=Path("nowhere.safetensors"))
 

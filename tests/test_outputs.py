@@ -9,8 +9,8 @@ import pytest
 import stream
 from stream.config import from_options
 from stream.errors import OutputError, StreamError
+from stream.jobs import open_config_source
 from stream.outputs import OutputKind, build_sinks, output_kind, plan_outputs
-from stream.pipeline import open_config_source
 from stream.sinks.naming import FrameNames
 from tests.fakes import SIZE, depth_of, frame
 from tests.media_files import write_video

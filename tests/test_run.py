@@ -20,9 +20,10 @@ from stream.capture.pattern import PatternSource
 from stream.capture.video import VideoSource
 from stream.config import from_options
 from stream.errors import OutputError, SinkError, SourceError, SourceNotFoundError
+from stream.jobs import run_config
 from stream.media import av
 from stream.metrics import Outcome
-from stream.pipeline import Pipeline, run_config
+from stream.pipeline import Pipeline
 from stream.render.layout import Layout
 from stream.render.range import EmaRange
 from stream.render.renderer import Renderer

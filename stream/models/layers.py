@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class SameConv2d(nn.Conv2d):
@@ -44,11 +43,13 @@ class StandardizedConv2d(SameConv2d):
         """Replace the weights by their standardised ones."""
         flat = self.weight.double().flatten(1)
         flat = (flat - flat.mean(1, keepdim=True)) / (flat.var(1, keepdim=True, correction=0) + self._EPS).sqrt()
-        self.weight = nn.Parameter(flat.to(self.weight.dtype).view_as(self.weight), requires_grad=False)
+        self.weight.data.copy_(flat.view_as(self.weight))
 
 
 def fold_for_inference(network: nn.Module) -> None:
     """Do once, in place, what depends on the weights alone: merge batch norms, standardise kernels.
+
+    The tensors that the network was filled with are changed, a file that they map is not (it is mapped privately).
 
     For networks in eval mode whose modules register each batch norm right after the layer that feeds it.
     """
@@ -59,14 +60,25 @@ def fold_for_inference(network: nn.Module) -> None:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    previous: tuple[str, nn.Module] | None = None
+    previous: nn.Module | None = None
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and previous is not None and isinstance(previous[1], nn.Conv2d):
-            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+        if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
+            _merge(previous, child)
             setattr(module, name, nn.Identity())
         else:
             _fold_batch_norms(child)
-        previous = (name, child)
+        previous = child
+
+
+def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """In place: a mapped file's pages become ours one by one, where a new tensor would stand beside them."""
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("a batch norm without running statistics cannot be merged")
+    scale = norm.weight.data * torch.rsqrt(variance + norm.eps)
+    bias = 0 if conv.bias is None else conv.bias.data
+    conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
+    conv.bias = nn.Parameter(norm.bias.data + (bias - mean) * scale, requires_grad=False)
 
 
 class Mlp(nn.Module):

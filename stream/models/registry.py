@@ -4,7 +4,7 @@ Invariant: an architecture is looked up in one table; nothing else depends on a 
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from stream.errors import ModelError, UsageError
 from stream.models import catalog
+from stream.models.fetch import OnNote, OnTransfer
+from stream.models.locate import find_file
 from stream.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -61,24 +63,52 @@ def find(name: str) -> ModelSpec:
     return spec
 
 
-def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
+def load(
+    model: str | ModelSpec,
+    *,
+    weights: Path | None = None,
+    weights_dir: Path | None = None,
+    offline: bool = False,
+    on_progress: OnTransfer | None = None,
+    on_note: OnNote | None = None,
+) -> LoadedModel:
     """Build a model's network and fill it from its weights file.
 
     Args:
         weights: a checkpoint to use instead of the catalog's.
+        weights_dir, offline, on_progress, on_note: where the catalog's is looked for, and how it is downloaded; see
+            `locate.find_file`.
 
     Raises:
-        UsageError: unknown name, or no such weights file.
-        ModelError: the weights cannot be read or do not fit, or the catalog's file is not the published one.
+        UsageError: unknown name, or no such weights file or folder.
+        ModelError: the weights are nowhere, cannot be downloaded or read, or do not fit, or a file that the program
+            shipped or downloaded is not the published one.
     """
-    from stream.models.layers import fold_for_inference
-    from stream.models.weights import fill, find_file, read_state_dict, sha256
-
     spec = find(model) if isinstance(model, str) else model
-    path = find_file(spec, weights)
-    state_dict, digest = read_state_dict(path), sha256(path)
-    if weights is None and spec.weights.sha256 not in (None, digest):
-        raise ModelError(f"is not the file the catalog names: its sha256 is {digest}", where=str(path))
+    files = [
+        find_file(
+            part,
+            weights and weights.with_suffix(Path(part.weights.file).suffix) if part is not spec else weights,
+            weights_dir=weights_dir,
+            offline=offline,
+            on_progress=on_progress,
+            on_note=on_note,
+        )
+        for part in spec.parts()
+    ]
+    network = _RUNTIMES.get(spec.architecture, _filled)(spec, [file.path for file in files])
+    notes = tuple(note for file in files for note in file.notes)
+    first = files[0]
+    return LoadedModel(spec=spec, network=network, weights_path=first.path, weights_sha256=first.sha256, notes=notes)
+
+
+def _filled(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
+    """The network of a row with the tensors of its checkpoint."""
+    from stream.models.layers import fold_for_inference
+    from stream.models.weights import fill, read_state_dict
+
+    path = files[0]
+    state_dict = read_state_dict(path)
     network = build(spec)
     try:
         fill(network, state_dict, where=str(path), ignored_keys=spec.weights.ignored_keys)
@@ -88,7 +118,17 @@ def load(model: str | ModelSpec, *, weights: Path | None = None) -> LoadedModel:
         raise ModelError(error.what, where=error.where, hint=f"it is a file for -m {' or -m '.join(others)}") from error
     network.eval().requires_grad_(False)
     fold_for_inference(network)
-    return LoadedModel(spec=spec, network=network, weights_path=path, weights_sha256=digest)
+    return network
+
+
+def _openvino(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
+    from stream.models.openvino_ir import OpenVinoIr
+
+    return OpenVinoIr(*files, size_hw=spec.input.size_hw)
+
+
+_RUNTIMES: dict[str, Callable[[ModelSpec, Sequence[Path]], "nn.Module"]] = {"openvino_ir": _openvino}
+"""Architectures that another runtime executes, with what loads their files; all others are torch's."""
 
 
 def build(spec: ModelSpec) -> "nn.Module":
@@ -108,6 +148,8 @@ def fitting(state_dict: Mapping[str, "Tensor"]) -> list[str]:
     """The models, by name, whose keys and shapes are those of `state_dict`."""
     found = []
     for spec in catalog.MODELS:
+        if spec.architecture in _RUNTIMES:
+            continue
         wanted = {key: value.shape for key, value in build(spec).state_dict().items() if "num_batches" not in key}
         given = {
             key: value.shape

@@ -3,7 +3,8 @@
 Invariant: a new checkpoint of a known architecture is one `ModelSpec`, never an `elif`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stream.frames import DepthKind
@@ -70,6 +71,7 @@ class WeightsFile:
         sha256: hex digest, None where none is known.
         packaged: True if the file is shipped in `stream/data`.
         ignored_keys: keys (fnmatch patterns) of structural buffers that a file may hold and the model does not need.
+        companions: suffixes of further files that belong to it, published beside it under the same stem.
     """
 
     file: str
@@ -77,6 +79,7 @@ class WeightsFile:
     sha256: str | None = None
     packaged: bool = False
     ignored_keys: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,15 @@ class ModelSpec:
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
     fp32_keys: tuple[str, ...] = ()
     recommended: bool = False
+
+    def parts(self) -> "Iterator[ModelSpec]":
+        """This row for its weights file, then one like it for each companion."""
+        yield self
+        for suffix in self.weights.companions:
+            name, url = self.weights.file, self.weights.url
+            stem = name[: name.rindex(".")]
+            part = WeightsFile(file=stem + suffix, url=url and url[: url.rindex(".")] + suffix)
+            yield replace(self, weights=part)
 
     def describe(self) -> dict[str, object]:
         """What people and programs want to know, as plain values."""

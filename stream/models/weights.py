@@ -1,21 +1,19 @@
-"""Reading checkpoints: find the file, read it without running its code, and put it into a network.
+"""Reading checkpoints: read the file without running its code, and put it into a network.
 
 Invariant: a network is filled completely or not at all; every missing, extra or misshapen key is named.
 """
 
-import hashlib
 import pickle
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stream.errors import ModelError, UsageError
-from stream.models.spec import ModelSpec
+from stream.errors import ModelError
+from stream.models.layouts import to_official
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _COUNTERS = ("*num_batches_tracked",)
@@ -26,34 +24,8 @@ _NAMED = 3
 """Keys named of each kind in an error."""
 
 
-def find_file(spec: ModelSpec, weights: Path | None = None) -> Path:
-    """The weights file to use.
-
-    Raises:
-        UsageError: `weights` does not exist.
-        ModelError: the catalog's file is not there.
-    """
-    if weights is not None:
-        if not weights.is_file():
-            raise UsageError("no such weights file", where=str(weights), hint="check the path given with --weights")
-        return weights
-    if spec.weights.packaged:
-        return Path(str(files("stream") / "data" / spec.weights.file))
-    raise ModelError(
-        f"needs its weights file {spec.weights.file}",
-        where=spec.name,
-        hint=f"download {spec.weights.url} and pass it with --weights" if spec.weights.url else "use --weights",
-    )
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pt` or `.pth` file, by key; wrappers and a `module.` prefix removed.
+    """Tensors of a `.safetensors`, `.pt` or `.pth` file, by official key; wrappers and a `module.` prefix removed.
 
     Raises:
         ModelError: the file is no checkpoint, is damaged, or would have to run code to be read.
@@ -67,8 +39,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     _refuse_lookalikes(head, where)
     try:
         if path.suffix.lower() == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(head))
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(head))
     except pickle.UnpicklingError as error:
         raise ModelError(
             "holds code besides tensors (or is damaged), and code is never run",
@@ -79,7 +52,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             "is damaged or cut off", where=where, hint="fetch it again and compare its size with the publisher's"
         ) from error
-    return _unwrap(content, where)
+    return to_official(_unwrap(content, where))
 
 
 def _is_zip(head: bytes) -> bool:

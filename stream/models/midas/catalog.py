@@ -3,6 +3,8 @@
 Invariant: see `stream.models.catalog`.
 """
 
+from dataclasses import replace
+
 from stream.frames import DepthKind
 from stream.models.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, InputPolicy, ModelSpec, Resample, WeightsFile
 
@@ -248,5 +250,22 @@ MODELS: tuple[ModelSpec, ...] = (
         parameters_m=21,
         source=_V2_1,
         summary="MiDaS 2.1 small: for slow machines.",
+    ),
+    replace(
+        _model(
+            "openvino_midas_v21_small_256",
+            "openvino_ir",
+            _input(256, fit=Fit.UPPER_BOUND, is_fixed=True, is_imagenet=True),
+            release="v3_1",
+            parameters_m=21,
+            source=_V2_1,
+            precisions=("fp32",),
+            summary="MiDaS 2.1 small in OpenVINO, for Intel CPUs; squeezes pictures to a square. Needs the extra.",
+        ),
+        weights=WeightsFile(
+            file="openvino_midas_v21_small_256.xml",
+            url=f"{_RELEASES}/v3_1/openvino_midas_v21_small_256.xml",
+            companions=(".bin",),
+        ),
     ),
 )

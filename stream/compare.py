@@ -1,0 +1,308 @@
+"""Several models on the same pictures: labelled sheets, a contact sheet, and numbers for how well they agree.
+
+Invariant: every picture of the sheet is the same frame, decoded once; models that do not fit into memory together run
+one after the other, and their maps wait on the disk.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream.capture.base import Source
+from stream.channel import Channel, Closed
+from stream.config import Config
+from stream.errors import ConfigError, ModelError, UsageError
+from stream.frames import ComparedDepth, Depth, DepthKind, Frame, SourceInfo, SourceKind
+from stream.jobs import load_engine, once, open_config_source, supervise
+from stream.metrics import Report
+from stream.outputs import OutputKind, output_kind
+from stream.pipeline import Pipeline, ProgressHook
+from stream.render.align import agreement
+from stream.render.range import displayed, parse_range
+from stream.render.sheet import MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer, shrink
+from stream.sinks.base import Sink
+from stream.stages import Result
+
+if TYPE_CHECKING:
+    from stream.infer.engine import Engine
+    from stream.models.fetch import OnTransfer
+
+CONTACT_SHEET, NUMBERS = "contact_sheet.png", "compare.json"
+_BYTES_PER_PARAMETER = 4
+_SHARE_OF_MEMORY = 0.5
+"""Of the free memory that all models together may take; the rest is for what they compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model to compare: its catalog name, and a checkpoint file if not the usual one."""
+
+    name: str
+    weights: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Candidate":
+        """`NAME` or `NAME=FILE`."""
+        name, _, file = text.partition("=")
+        return cls(name=name, weights=Path(file) if file else None)
+
+
+def compare_config(
+    config: Config,
+    models: Sequence[str],
+    *,
+    on_progress: ProgressHook | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_download: "OnTransfer | None" = None,
+) -> Report:
+    """Compare `models` on `config.source`.
+
+    Stills give a folder: a sheet for each picture, `contact_sheet.png` and `compare.json`. A video gives a video of
+    sheets, and its numbers in NAME.json beside it.
+
+    Args:
+        config: as for a run; `model.name`, `model.weights`, `output.save` and `render.layout` do not apply.
+        models: two or more of `NAME` or `NAME=FILE`; the first is the one that the others are fitted to.
+        on_progress, on_note, on_download: as for `run_config`.
+
+    Raises:
+        StreamError: what went wrong, see `stream.errors`.
+    """
+    started, say = time.monotonic(), once(on_note)
+    candidates = _candidates(models)
+    with ExitStack() as resources, ExitStack() as unless_running:
+        source = open_config_source(config)
+        unless_running.callback(source.close)
+        if source.info.is_live:
+            raise UsageError("a live source cannot be compared", where=source.info.name, hint="record it first")
+        output = config.output.path or _default_output(source.info)
+        kind = _checked_kind(output, source.info)
+        names = [candidate.name for candidate in candidates]
+        sinks = _sinks(config, source, output, kind, names)
+        loads = [_config_of(config, candidate) for candidate in candidates]
+
+        def load(one: Config) -> "Engine":
+            return load_engine(one, on_download=on_download, on_note=say)
+
+        if _fit_together(candidates):
+            engines = [load(one) for one in loads]
+            inference: _Together = _Together(engines)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="depthstream-compare-"))
+            resources.callback(shutil.rmtree, folder, ignore_errors=True)
+            say("the models do not fit into memory together: they run one after the other")
+            for number, one in enumerate(loads[1:]):
+                _spool(config, load(one), folder / str(number))
+            engines = [load(loads[0])]
+            inference = _FromDisk(engines, [folder / str(number) for number in range(len(loads) - 1)])
+        unless_running.callback(inference.close)
+        is_still = source.info.kind is SourceKind.STILLS
+        renderer = SheetRenderer(
+            names,
+            colormap=config.render.colormap,
+            range_policy=parse_range(
+                config.render.range or ("frame" if is_still else "ema"), kind=engines[0].spec.output
+            ),
+            max_width=MAX_WIDTH_PX if kind is OutputKind.VIDEO else None,
+        )
+        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
+        unless_running.pop_all()
+        return supervise(pipeline, engines, config, started=started, say=say, model=" | ".join(names))
+
+
+def _candidates(models: Sequence[str]) -> list[Candidate]:
+    from stream.models import registry
+
+    parsed = [Candidate.parse(text) for text in models]
+    found = [replace(candidate, name=registry.find(candidate.name).name) for candidate in parsed]
+    if len(found) < 2:
+        raise UsageError("a comparison needs two models or more", where="-m", hint="-m starter -m dav2-small, say")
+    if len({candidate.name for candidate in found}) < len(found):
+        raise UsageError("a model is named twice", where="-m")
+    return found
+
+
+def _config_of(config: Config, candidate: Candidate) -> Config:
+    model = config.model.model_copy(update={"name": candidate.name, "weights": candidate.weights})
+    return config.model_copy(update={"model": model})
+
+
+def _default_output(info: SourceInfo) -> Path:
+    if info.kind is SourceKind.STILLS:
+        source = Path(info.name)
+        return Path(f"{source.resolve().name if source.is_dir() else source.stem or 'pictures'}_compare")
+    return Path(f"{Path(info.name).stem}_compare.mp4")
+
+
+def _checked_kind(output: Path, info: SourceInfo) -> OutputKind:
+    from stream.sinks.naming import FrameNames
+
+    kind = output_kind(output)
+    stills = info.kind is SourceKind.STILLS
+    if stills and kind is not OutputKind.FOLDER:
+        raise ConfigError("pictures are compared in a folder", where=str(output), hint="name a folder with -o")
+    if not stills and kind is not OutputKind.VIDEO:
+        raise ConfigError("a video is compared in a video", where=str(output), hint="name a video (.mp4) with -o")
+    reserved = {Path(CONTACT_SHEET).stem, Path(NUMBERS).stem}
+    names = FrameNames(info.names)
+    if taken := sorted(name for name in info.names if names.stem_of(name, 0) in reserved):
+        raise ConfigError(f"{taken[0]} would be mistaken for the contact sheet", where=info.name, hint="rename it")
+    return kind
+
+
+def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names: Sequence[str]) -> list[Sink]:
+    from stream.sinks.comparison import AgreementSink, ContactSheetSink
+    from stream.sinks.images import ImageSink
+    from stream.sinks.naming import check_output, check_partial
+    from stream.sinks.video import AudioPolicy, VideoSink
+
+    overwrite = config.output.overwrite
+    info = source.info
+    check_output(output, overwrite=overwrite, inputs=[Path(info.name), *info.files])
+    heading = {"source": info.name, "models": list(names), "definitions": _DEFINITIONS}
+    if kind is OutputKind.VIDEO:
+        check_partial(output, overwrite=overwrite)
+        video = VideoSink(
+            output,
+            codec=config.output.codec,
+            crf=config.output.crf,
+            preset=config.output.preset,
+            audio=AudioPolicy.KEEP if config.output.audio else AudioPolicy.NONE,
+            overwrite=overwrite,
+            audio_to_source_end=config.capture.max_frames is None,
+        )
+        numbers = output.with_suffix(".json")
+        return [video, AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite)]
+    picture = "png" if config.output.picture == "none" else config.output.picture
+    return [
+        ImageSink(output, format=picture, overwrite=overwrite, names=info.names),
+        ContactSheetSink(output / CONTACT_SHEET, overwrite=overwrite),
+        AgreementSink(output / NUMBERS, heading=heading, measure=_measure(names), overwrite=overwrite),
+    ]
+
+
+_DEFINITIONS = {
+    "A | B": "B is fitted to A (the reference) by a scale and a shift in disparity, least squares",
+    "abs_rel": "mean |z_B - z_A| / z_A, z = 1/disparity; 0 is best",
+    "delta_1_25": "share of pixels with max(z_A/z_B, z_B/z_A) < 1.25; 1 is best",
+    "spearman": "rank correlation of the disparities; 1 is best, negative: opposite polarity",
+    "relative references": "their 1st and 99th percentile of disparity count as 0.1 and 1, so numbers compare pairs of "
+    "models, not with benchmarks",
+}
+
+
+def _measure(names: Sequence[str]) -> Callable[[Depth], dict[str, Any]]:
+    def measure(depth: Depth) -> dict[str, Any]:
+        if not isinstance(depth, ComparedDepth):
+            raise TypeError(f"a comparison needs ComparedDepth, not {type(depth).__name__}")
+        maps = {name: (displayed(one), one.kind) for name, one in zip(names, depth.all, strict=True)}
+        return {
+            f"{a} | {b}": asdict(agreement(maps[b][0], maps[a][0], is_metric=maps[a][1] is DepthKind.METRIC_DEPTH))
+            for a, b in combinations(names, 2)
+        }
+
+    return measure
+
+
+def _fit_together(candidates: Sequence[Candidate]) -> bool:
+    from stream.metrics import free_memory_bytes
+    from stream.models import registry
+
+    free = free_memory_bytes()
+    needed = sum(registry.find(one.name).parameters_m for one in candidates) * 1e6 * _BYTES_PER_PARAMETER
+    return free is None or needed <= _SHARE_OF_MEMORY * free
+
+
+class _Together:
+    """Runs every model on each frame in turn."""
+
+    def __init__(self, engines: Sequence["Engine"]) -> None:
+        self._engines = tuple(engines)
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        """See `stages.Inference`."""
+        while True:
+            try:
+                frame = frames.get()
+            except Closed:
+                return
+            try:
+                yield frame, self.compared(frame)
+            except ModelError as error:
+                if not self._is_refusal(frame):
+                    raise
+                on_skip(frame, str(error))
+
+    def compared(self, frame: Frame) -> ComparedDepth:
+        """The maps of all models for one frame."""
+        first, *others = (engine.infer([frame])[0] for engine in self._engines)
+        return _joined(first, others)
+
+    def close(self) -> None:
+        """Release the models."""
+        for engine in self._engines:
+            engine.close()
+
+    def _is_refusal(self, frame: Frame) -> bool:
+        for engine in self._engines:
+            try:
+                engine.key(frame)
+            except ModelError:
+                return True
+        return False
+
+
+class _FromDisk(_Together):
+    """Runs the first model; the others' maps were computed before."""
+
+    def __init__(self, engines: Sequence["Engine"], folders: Sequence[Path]) -> None:
+        super().__init__(engines)
+        self._folders = tuple(folders)
+
+    def compared(self, frame: Frame) -> ComparedDepth:
+        """See `_Together`."""
+        (first,) = self._engines[0].infer([frame])
+        others = []
+        for folder in self._folders:
+            path = folder / f"{frame.index}.npz"
+            if not path.exists():
+                raise ModelError("another model cannot take it", where=frame.name or f"frame {frame.index}")
+            with np.load(path) as stored:
+                kind = DepthKind(str(stored["kind"]))
+                others.append(Depth(values=stored["values"], kind=kind, index=frame.index))
+        return _joined(first, others)
+
+    def _is_refusal(self, frame: Frame) -> bool:
+        missing = any(not (folder / f"{frame.index}.npz").exists() for folder in self._folders)
+        return missing or super()._is_refusal(frame)
+
+
+def _joined(first: Depth, others: Sequence[Depth]) -> ComparedDepth:
+    return ComparedDepth(values=first.values, kind=first.kind, index=first.index, others=tuple(others))
+
+
+def _spool(config: Config, engine: "Engine", folder: Path) -> None:
+    """Run one model over the source and store its maps, no larger than a pane of the sheet."""
+    folder.mkdir(parents=True)
+    source = open_config_source(config)
+    try:
+        for frame in source:
+            try:
+                (depth,) = engine.infer([frame])
+            except ModelError:
+                continue  # told when the frame comes by again
+            height, width = depth.size
+            scale = min(1.0, MAX_PANE_PX / max(depth.size))
+            values = shrink(depth.values, (max(1, round(height * scale)), max(1, round(width * scale))))
+            np.savez(folder / f"{frame.index}.npz", values=values, kind=depth.kind.value)
+    finally:
+        source.close()
+        engine.close()

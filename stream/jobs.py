@@ -1,0 +1,274 @@
+"""From a config to a finished job: open what it names, wire the pipeline, report what happened.
+
+Invariant: whatever fails before the pipeline runs leaves nothing open, and a failed run is reported like any other.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from stream.capture.base import Source
+from stream.channel import Closed
+from stream.config import Config
+from stream.errors import ConfigError
+from stream.frames import SourceKind
+from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
+from stream.outputs import build_renderer, build_sinks, plan_outputs
+from stream.pipeline import POLL_S, QUEUE, EngineInference, Pipeline, ProgressHook, raise_if_all_refused
+from stream.stages import Result, Stages
+
+if TYPE_CHECKING:
+    from stream.infer.engine import Engine
+    from stream.models.fetch import OnTransfer
+
+
+def open_config_source(config: Config) -> Source:
+    """The source that `config` names, opened."""
+    from stream.capture.open import SourceOptions, open_source
+
+    if config.source is None:
+        raise ConfigError("no source given", where="source", hint="name a camera, file, folder or URL")
+    capture = config.capture
+    size = capture.camera_size
+    return open_source(
+        config.source,
+        options=SourceOptions(
+            start_s=capture.start,
+            end_s=capture.end,
+            max_frames=capture.max_frames,
+            recursive=capture.recursive,
+            rate=_rate(capture.fps),
+            live=capture.live,
+            camera_size_hw=None if size is None else (size[1], size[0]),
+            camera_rate=_rate(capture.camera_fps),
+            camera_fourcc=capture.camera_fourcc,
+            open_timeout_s=capture.open_timeout_s,
+            read_timeout_s=capture.read_timeout_s,
+            max_pixels=capture.max_pixels,
+        ),
+    )
+
+
+def _rate(fps: float | None) -> Fraction | None:
+    """Exact rate of a decimal: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
+    if fps is None:
+        return None
+    for nominal in (24, 30, 48, 60, 120):
+        ntsc = Fraction(nominal * 1000, 1001)
+        if abs(fps - float(ntsc)) < 0.005:
+            return ntsc
+    return Fraction(str(fps))
+
+
+def _inference(config: Config, source: Source, engine: "Engine") -> EngineInference:
+    batch = 1 if source.info.is_live else config.inference.batch
+    return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
+
+
+def load_engine(
+    config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
+) -> "Engine":
+    from stream.infer.engine import Engine
+    from stream.models import registry
+
+    model = registry.load(
+        config.model.name or registry.DEFAULT,
+        weights=config.model.weights,
+        weights_dir=config.model.weights_dir,
+        offline=config.model.offline,
+        on_progress=on_download,
+        on_note=on_note,
+    )
+    return Engine(
+        model,
+        device=config.inference.device,
+        precision=config.inference.precision,
+        batch=config.inference.batch,
+        input_size=config.model.input_size,
+        square=config.model.square,
+        threads=config.inference.threads,
+    )
+
+
+def run_config(
+    config: Config,
+    *,
+    on_progress: ProgressHook | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_download: "OnTransfer | None" = None,
+) -> Report:
+    """Do what `config` says.
+
+    Args:
+        on_progress: see `Pipeline`.
+        on_note: told once each thing worth knowing (granted camera mode, fallbacks, clashes).
+        on_download: told how far the download of the weights is, if there is one.
+
+    Raises:
+        StreamError: what went wrong, see `stream.errors`.
+    """
+    started, say = time.monotonic(), once(on_note)
+    with ExitStack() as unless_running:
+        source = open_config_source(config)
+        unless_running.callback(source.close)
+        outputs = plan_outputs(config, source.info)
+        engine = load_engine(config, on_download=on_download, on_note=say)
+        unless_running.callback(engine.close)
+        renderer, sinks = build_renderer(config, outputs, engine.spec.output), build_sinks(config, outputs)
+        inference, queue = _inference(config, source, engine), max(QUEUE, config.inference.batch)
+        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
+        for note in outputs.notes:
+            say(note)
+        unless_running.pop_all()
+    return supervise(pipeline, [engine], config, started=started, say=say)
+
+
+def once(on_note: Callable[[str], None] | None) -> "Notes":
+    """`on_note`, made to say each note once and to remember them all."""
+    return Notes(on_note or (lambda _note: None))
+
+
+class Notes:
+    """Says each note once; `said` holds all, in order."""
+
+    def __init__(self, on_note: Callable[[str], None]) -> None:
+        self.said: dict[str, None] = {}
+        self._on_note = on_note
+
+    def __call__(self, note: str) -> None:
+        """Say `note` unless it was said."""
+        if note not in self.said:
+            self.said[note] = None
+            self._on_note(note)
+
+
+def supervise(
+    pipeline: Pipeline,
+    engines: Sequence["Engine"],
+    config: Config,
+    *,
+    started: float,
+    say: Notes,
+    model: str | None = None,
+) -> Report:
+    """Run a pipeline to its end, whatever that is, and report it; `config.output.report` is written of a failure too.
+
+    Args:
+        engines: those that the pipeline runs; the first one stands in the report.
+        started: when the job began, monotonic seconds.
+        model: what the report calls it, instead of the first engine's.
+
+    Raises:
+        BaseException: what the pipeline failed with.
+    """
+    source, sinks = pipeline.source, pipeline.sinks
+
+    def tell() -> None:
+        from_sinks = [note for sink in sinks for note in getattr(sink, "notes", [])]
+        from_engines = [note for engine in engines for note in engine.notes]
+        for note in (*source.info.notes, *from_engines, *source.log.notes, *from_sinks):
+            say(note)
+
+    def reported(outcome: Outcome, error: str | None = None) -> Report:
+        tell()
+        seconds = time.monotonic() - started
+        report = _report(pipeline, engines[0], outcome, error=error, notes=list(say.said), duration_s=seconds)
+        if model is not None:
+            report = replace(report, model=model)
+        if config.output.report is not None:
+            report.save(config.output.report)
+        return report
+
+    try:
+        tell()
+        outcome = pipeline.run()
+    except Exception as error:
+        try:
+            reported(Outcome.FAILED, str(error))
+        except OSError as second:
+            error.add_note(f"then the report could not be written: {second}")
+        if kept := [path for sink in sinks if sink.is_lossless for path in sink.outputs]:
+            say(f"what was done is kept: {', '.join(kept)}")
+        raise
+    return reported(outcome)
+
+
+def _report(
+    pipeline: Pipeline, engine: "Engine", outcome: Outcome, *, error: str | None, notes: list[str], duration_s: float
+) -> Report:
+    log, metrics, stages = pipeline.source.log, pipeline.metrics, pipeline.stages
+    skipped = [*log.skipped, *stages.refused]
+    captured = metrics.delivered + len(log.skipped)
+    dropped = metrics.dropped + type(metrics.dropped)(log.dropped)
+    captured += sum(log.dropped.values())
+    left = captured - metrics.written - sum(dropped.values()) - len(skipped)
+    if stages.stopped_early and left:
+        dropped["stopped"] += left
+    cuts = getattr(pipeline.renderer.range_policy, "cuts", 0)
+    counters = {
+        **engine.counters,
+        "repaired_pts": log.repaired_pts,
+        "ignored_files": log.ignored,
+        "scene_cuts": cuts,
+    }
+    return Report(
+        outcome=outcome,
+        error=error,
+        source=pipeline.source.info.name,
+        model=engine.spec.name,
+        weights_sha256=engine.model.weights_sha256,
+        device=str(engine.device),
+        precision=str(engine.precision),
+        captured=captured,
+        inferred=metrics.inferred,
+        written=metrics.written,
+        shown=metrics.shown,
+        not_shown=metrics.not_shown,
+        dropped=dict(dropped),
+        skipped=[{"name": s.name, "reason": s.reason} for s in skipped],
+        warnings=list(log.warnings),
+        notes=notes,
+        counters={name: count for name, count in counters.items() if count},
+        fps=metrics.fps,
+        latency_p50_s=metrics.latency.percentile(50),
+        latency_p95_s=metrics.latency.percentile(95),
+        stages={**stages.times(), "output": pipeline.output_time},
+        peak_memory_bytes=peak_memory_bytes(),
+        duration_s=duration_s,
+        outputs=[path for sink in pipeline.sinks for path in sink.outputs],
+        abandoned=list(stages.abandoned),
+    )
+
+
+def iter_config(config: Config) -> Iterator[Result]:
+    """Yield (frame, depth) in order; closing the generator early stops every thread.
+
+    Raises:
+        StreamError: see `stream.errors`.
+    """
+    source = open_config_source(config)
+    try:
+        engine = load_engine(config)
+    except BaseException:
+        source.close()
+        raise
+    queue = max(QUEUE, config.inference.batch)
+    stages = Stages(source, _inference(config, source, engine), Metrics(), queue=queue)
+    try:
+        stages.start()
+        results = 0
+        while True:
+            try:
+                result = stages.get(POLL_S)
+            except TimeoutError:
+                continue
+            except Closed:
+                raise_if_all_refused(stages, results)
+                return
+            results += 1
+            yield result
+    finally:
+        stages.close()
