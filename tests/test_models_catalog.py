@@ -40,8 +40,9 @@ def test_a_row_is_consistent(spec: ModelSpec) -> None:
 
 @ROWS
 def test_a_row_builds_without_memory_and_has_its_parameters(spec: ModelSpec) -> None:
-    with torch.device("meta"):
-        network = registry._architectures()[spec.architecture](**dict(spec.options))
+    if spec.architecture == "openvino_ir":
+        return  # another runtime's file is its own network; see test_models_openvino
+    network = registry.build(spec)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(spec.parameters_m, rel=0.02)
 
 
