@@ -79,7 +79,7 @@ def run(
     audio: Annotated[bool | None, _option("--audio/--no-audio", "Keep the source's audio (default).")] = None,
     device: Annotated[str | None, _option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, _option("--precision", "auto, fp32, bf16 or fp16.")] = None,
-    backend: Annotated[str | None, _option("--backend", "auto or torch.")] = None,
+    backend: Annotated[str | None, _option("--backend", "auto, torch or openvino.")] = None,
     batch: Annotated[int | None, _option("--batch", "Frames per forward pass.")] = None,
     threads: Annotated[int | None, _option("--threads", "CPU threads of the model.")] = None,
     input_size: Annotated[int | None, _option("--input-size", "Inference size in pixels.")] = None,
@@ -298,14 +298,13 @@ def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "million\nparameters", "licence", "output", "input", "what it is", box=None, pad_edge=False)
-    keys = ("name", "parameters_m", "licence", "output", "input_size", "summary")
-    for row in rows:
-        table.add_row(*(str(row[key]) for key in keys))
-    Console().print(table)
+    widest = max(len(spec.name) for spec in catalog.MODELS)
+    for spec in catalog.MODELS:
+        height, width = spec.input.size_hw
+        unit = "metres" if spec.max_depth_m else "disparity"
+        also = f"  also {', '.join(spec.aliases)}" if spec.aliases else ""
+        facts = f"{spec.parameters_m:>7.1f} M  {spec.licence:<12}  {unit:<9}  {width}×{height}"
+        print(f"{spec.name:<{widest}}  {facts}\n    {spec.summary}{also}")
 
 
 @app.command()

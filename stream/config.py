@@ -85,7 +85,7 @@ class InferenceConfig(_Section):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the network.")
-    backend: Literal["auto", "torch"] = Field("auto", description="What executes the network.")
+    backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What executes the network.")
     batch: int = Field(1, ge=1, le=256, description="Frames per forward pass; live sources always use 1.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: chosen for the processor.")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream.capture.base import Source
 from stream.channel import Closed
 from stream.config import Config
-from stream.errors import ConfigError
+from stream.errors import ConfigError, UsageError
 from stream.frames import SourceKind
 from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
 from stream.outputs import build_renderer, build_sinks, plan_outputs
@@ -74,8 +74,14 @@ def load_engine(
     from stream.infer.engine import Engine
     from stream.models import registry
 
+    spec = registry.find(config.model.name or registry.DEFAULT)
+    runtime, backend = registry.runtime_of(spec), config.inference.backend
+    if backend not in ("auto", runtime):
+        raise UsageError(
+            f"{spec.name} runs in {runtime} alone", where=f"--backend {backend}", allowed=f"auto, {runtime}"
+        )
     model = registry.load(
-        config.model.name or registry.DEFAULT,
+        spec,
         weights=config.model.weights,
         weights_dir=config.model.weights_dir,
         offline=config.model.offline,

@@ -14,14 +14,14 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def test_devices() -> None:
-    assert resolve_device("cpu") == CPU
-    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    assert resolve_device("cpu", SPEC) == CPU
+    assert resolve_device("auto", SPEC).type in ("cpu", "cuda", "mps")
 
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:0", "cuda:-1", "", "cuda:"])
 def test_an_unknown_device_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        resolve_device(text)
+        resolve_device(text, SPEC)
     assert str(caught.value).startswith("--device: ")
 
 
@@ -30,7 +30,16 @@ def test_an_absent_device_is_refused(text: str) -> None:
     if text == "mps" and torch.backends.mps.is_available():
         return
     with pytest.raises(UsageError, match="use --device auto or cpu"):
-        resolve_device(text)
+        resolve_device(text, SPEC)
+
+
+def test_a_model_of_one_device_gets_it_or_refuses_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    only_cpu = replace(SPEC, devices=("cpu",))
+    assert resolve_device("auto", only_cpu) == CPU
+    with pytest.raises(UsageError, match=r"tiny does not run on cuda:0 \(allowed: cpu\)"):
+        resolve_device("cuda:0", only_cpu)
 
 
 def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,9 @@ def policy(
         (policy(384, Fit.MINIMAL), {}, (480, 640), (384, 512)),  # dpt_large_384
         (policy(384, Fit.MINIMAL), {}, (517, 333), (608, 384)),
         (policy(384, Fit.MINIMAL), {"square": True}, (480, 640), (384, 384)),
+        # 13.5 multiples: the nearest even one is beyond the bound, where there is one.
+        (policy(384, Fit.UPPER_BOUND), {"input_size": 432, "square": True}, (480, 640), (416, 416)),
+        (policy(384, Fit.MINIMAL), {"input_size": 432, "square": True}, (480, 640), (448, 448)),
         (policy(512, Fit.MINIMAL), {}, (480, 640), (512, 672)),  # dpt_beit_large_512
         (policy(512, Fit.MINIMAL), {}, (517, 333), (512, 320)),
         (policy(384, Fit.MINIMAL), {"input_size": 256}, (480, 640), (256, 352)),  # dpt_beit_base_384, height 256

@@ -15,12 +15,19 @@ LIGHT_PARAMETERS_M = 10
 """Up to this many million parameters a model runs about as fast as video is decoded and encoded."""
 
 
-def resolve_device(text: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` → a device that is there.
+def resolve_device(text: str, spec: ModelSpec) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` → a device that is there and that the model runs on.
 
     Raises:
-        UsageError: it is none of these, or not available.
+        UsageError: it is none of these, not available, or not for this model.
     """
+    device = _available_device(text if text != "auto" or len(spec.devices) > 1 else spec.devices[0])
+    if device.type not in spec.devices:
+        raise UsageError(f"{spec.name} does not run on {text}", where="--device", allowed=", ".join(spec.devices))
+    return device
+
+
+def _available_device(text: str) -> torch.device:
     if text == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

@@ -89,7 +89,7 @@ class Engine:
         lanes: Lanes | None = None,
     ) -> None:
         self.model, self.spec = model, model.spec
-        self.device = resolve_device(device)
+        self.device = resolve_device(device, self.spec)
         self.precision = resolve_precision(precision, self.device, self.spec)
         self.batch = batch
         self.notes: list[str] = list(model.notes)

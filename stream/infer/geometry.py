@@ -39,8 +39,11 @@ def network_size(
     box = policy.size_hw if input_size is None else _box(policy, input_size)
     multiple = policy.multiple_of
     if square or not policy.keep_aspect:
-        side = box[0]
-        result = (_rounded(side, multiple), _rounded(side if square else box[1], multiple))
+        wanted = (box[0], box[0] if square else box[1])
+        result = (
+            _within(policy.fit, wanted[0], wanted[0], multiple),
+            _within(policy.fit, wanted[1], wanted[1], multiple),
+        )
     elif policy.fit is Fit.AREA:
         height, width = size_hw
         scale = math.sqrt(box[0] * box[1] / (height * width))
@@ -66,12 +69,18 @@ def _fit(fit: Fit, size_hw: tuple[int, int], box: tuple[int, int], multiple: int
     scale_h, scale_w = box[0] / size_hw[0], box[1] / size_hw[1]
     if fit is Fit.LOWER_BOUND:
         scale = max(scale_h, scale_w)
-        return _rounded(scale * size_hw[0], multiple, low=box[0]), _rounded(scale * size_hw[1], multiple, low=box[1])
-    if fit is Fit.UPPER_BOUND:
+    elif fit is Fit.UPPER_BOUND:
         scale = min(scale_h, scale_w)
-        return _rounded(scale * size_hw[0], multiple, high=box[0]), _rounded(scale * size_hw[1], multiple, high=box[1])
-    scale = scale_h if abs(1 - scale_h) <= abs(1 - scale_w) else scale_w
-    return _rounded(scale * size_hw[0], multiple), _rounded(scale * size_hw[1], multiple)
+    else:
+        scale = scale_h if abs(1 - scale_h) <= abs(1 - scale_w) else scale_w
+    return _within(fit, scale * size_hw[0], box[0], multiple), _within(fit, scale * size_hw[1], box[1], multiple)
+
+
+def _within(fit: Fit, side: float, bound: int, multiple: int) -> int:
+    """A side as a multiple, on the right side of its bound where the fit has one."""
+    if fit is Fit.LOWER_BOUND:
+        return _rounded(side, multiple, low=bound)
+    return _rounded(side, multiple, high=bound if fit is Fit.UPPER_BOUND else None)
 
 
 def _rounded(side: float, multiple: int, *, low: int = 0, high: int | None = None) -> int:

@@ -127,6 +127,11 @@ def _openvino(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
     return OpenVinoIr(*files, size_hw=spec.input.size_hw)
 
 
+def runtime_of(spec: ModelSpec) -> str:
+    """What executes a row's network: `torch`, or `openvino` for its own format."""
+    return "openvino" if spec.architecture in _RUNTIMES else "torch"
+
+
 _RUNTIMES: dict[str, Callable[[ModelSpec, Sequence[Path]], "nn.Module"]] = {"openvino_ir": _openvino}
 """Architectures that another runtime executes, with what loads their files; all others are torch's."""
 

@@ -95,6 +95,7 @@ class ModelSpec:
         upsample: how the network output becomes picture-sized.
         weights: see `WeightsFile`.
         precisions: precisions that are safe; "fp32" always among them.
+        devices: kinds of device that it runs on.
         fp32_keys: state-dict keys (fnmatch patterns) that stay fp32 when weights are cast to half: position tables, and
             the last layer, whose rounding would show as steps in the depth.
         parameters_m: millions of trainable parameters.
@@ -118,6 +119,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     max_depth_m: float | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    devices: tuple[str, ...] = ("cpu", "cuda", "mps")
     fp32_keys: tuple[str, ...] = ()
     recommended: bool = False
 

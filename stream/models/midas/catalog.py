@@ -262,6 +262,7 @@ MODELS: tuple[ModelSpec, ...] = (
             precisions=("fp32",),
             summary="MiDaS 2.1 small in OpenVINO, for Intel CPUs; squeezes pictures to a square. Needs the extra.",
         ),
+        devices=("cpu",),
         weights=WeightsFile(
             file="openvino_midas_v21_small_256.xml",
             url=f"{_RELEASES}/v3_1/openvino_midas_v21_small_256.xml",
