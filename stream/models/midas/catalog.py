@@ -187,7 +187,7 @@ MODELS: tuple[ModelSpec, ...] = (
         ignored_keys=_SWIN_BUFFERS,
         parameters_m=102,
         source=_V3_1,
-        summary="The same, of medium size.",
+        summary="MiDaS 3.1, Swin 2 of medium size.",
     ),
     _model(
         "dpt_swin2_tiny_256",
