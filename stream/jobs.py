@@ -244,7 +244,7 @@ def _report(
         stages={**stages.times(), "output": pipeline.output_time},
         peak_memory_bytes=peak_memory_bytes(),
         duration_s=duration_s,
-        outputs=[path for sink in pipeline.sinks for path in sink.outputs],
+        outputs=list(dict.fromkeys(path for sink in pipeline.sinks for path in sink.outputs)),
         abandoned=list(stages.abandoned),
     )
 

@@ -331,7 +331,7 @@ def test_a_folder_is_sorted_as_people_do_and_its_other_files_counted(tmp_path: P
     )
     found = find_pictures(tmp_path)
     assert [path.name for path in found.paths] == ["Img1.png", "img2.JPG", "img10.jpg"]
-    assert (found.root, found.ignored) == (tmp_path, 2)
+    assert (found.root, len(found.ignored)) == (tmp_path, 2)
     assert len(find_pictures(tmp_path, recursive=True).paths) == 4
 
 
@@ -344,7 +344,7 @@ def test_globs(tmp_path: Path) -> None:
     touch(tmp_path, "a/img2.jpg", "a/img10.jpg", "b/img1.png", "b/readme.md")
     assert [path.name for path in find_pictures(f"{tmp_path}/a/*.jpg").paths] == ["img2.jpg", "img10.jpg"]
     found = find_pictures(f"{tmp_path}/**/*")
-    assert (found.root, found.ignored, len(found.paths)) == (tmp_path, 1, 3)
+    assert (found.root, len(found.ignored), len(found.paths)) == (tmp_path, 1, 3)
     with pytest.raises(SourceNotFoundError, match="no file matches"):
         find_pictures(f"{tmp_path}/*.gif")
     with pytest.raises(SourceNotFoundError, match="1 other file"):
@@ -363,7 +363,7 @@ def test_a_list_keeps_its_order_and_names_its_missing_entries(tmp_path: Path) ->
     listing = tmp_path / "list.txt"
     listing.write_text(f"# pictures\n\nz.png\n./z.png\nmissing.png\n  {tmp_path}/sub/a.png \n", encoding="utf-8")
     found = find_pictures(listing)
-    assert (found.root, found.ignored) == (tmp_path, 1)
+    assert (found.root, len(found.ignored)) == (tmp_path, 1)
     source = ImagesSource(found.paths, name=str(listing), root=found.root)
     assert [frame.name for frame in source] == ["z.png", "sub/a.png"]
     assert [(skip.name, skip.reason) for skip in source.log.skipped] == [
@@ -424,7 +424,7 @@ def test_a_corrupt_picture_is_a_named_gap(tmp_path: Path) -> None:
     paths = folder_of(tmp_path, 5)
     paths[0].write_bytes(b"")
     paths[2].write_bytes(paths[2].read_bytes()[:100])
-    source = ImagesSource(paths, name="folder", root=tmp_path, ignored=3)
+    source = ImagesSource(paths, name="folder", root=tmp_path, ignored=["a.txt", "b.txt", "c.txt"])
     assert [frame.index for frame in source] == [1, 3, 4]
     assert [skip.name for skip in source.log.skipped] == ["0.png", "2.png"]
     assert (

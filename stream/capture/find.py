@@ -7,6 +7,7 @@ import difflib
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,12 @@ class Found(NamedTuple):
     Attributes:
         paths: the pictures, naturally sorted (a list keeps its own order). Entries of a list need not exist.
         root: the folder that the names of the pictures are relative to.
-        ignored: entries left out: not pictures by their suffix, or listed twice. Hidden files do not count.
+        ignored: names of entries left out: not pictures by their suffix, or listed twice. Hidden files do not count.
     """
 
     paths: tuple[Path, ...]
     root: Path
-    ignored: int
+    ignored: tuple[str, ...]
 
 
 def find_pictures(source: str | Path, *, recursive: bool = False) -> Found:
@@ -49,7 +50,7 @@ def find_pictures(source: str | Path, *, recursive: bool = False) -> Found:
         if path.is_dir():
             return _in_folder(path, recursive=recursive)
         if path.is_file():
-            return _in_list(path) if path.suffix.lower() == LIST_SUFFIX else Found((path,), path.parent, 0)
+            return _in_list(path) if path.suffix.lower() == LIST_SUFFIX else Found((path,), path.parent, ())
         if glob.has_magic(str(source)):
             return _in_glob(str(path))
     except OSError as error:
@@ -81,7 +82,8 @@ def natural_key(name: str) -> tuple[tuple[str | int, ...], ...]:
 
 def _in_folder(folder: Path, *, recursive: bool) -> Found:
     names: list[str] = []
-    ignored = below = 0
+    ignored: list[str] = []
+    below = 0
     for path in _walk(folder):
         relative = path.relative_to(folder)
         if len(relative.parts) > 1 and not recursive:
@@ -89,12 +91,12 @@ def _in_folder(folder: Path, *, recursive: bool) -> Found:
         elif _is_picture_name(path):
             names.append(relative.as_posix())
         else:
-            ignored += 1
+            ignored.append(relative.as_posix())
     if not names:
         hint = f"{_count(below, 'picture')} in the folders below: add --recursive" if below else ""
-        raise _no_pictures(str(folder), ignored, hint=hint)
+        raise _no_pictures(str(folder), len(ignored), hint=hint)
     names.sort(key=lambda name: (natural_key(name), name))
-    return Found(tuple(folder / name for name in names), folder, ignored)
+    return Found(tuple(folder / name for name in names), folder, tuple(sorted(ignored, key=natural_key)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -117,7 +119,8 @@ def _in_glob(pattern: str) -> Found:
         raise _no_pictures(pattern, len(files))
     root = _common_folder(pictures)
     paths = sorted(pictures, key=lambda path: (natural_key(path.as_posix()), path.as_posix()))
-    return Found(tuple(paths), root, len(files) - len(pictures))
+    others = {path.as_posix() for path in files} - {path.as_posix() for path in pictures}
+    return Found(tuple(paths), root, tuple(sorted(others, key=natural_key)))
 
 
 def _in_list(listing: Path) -> Found:
@@ -127,10 +130,12 @@ def _in_list(listing: Path) -> Found:
         raise SourceError("is not a list of paths in UTF-8", where=str(listing)) from error
     lines = [line.strip() for line in text.splitlines()]
     entries = [listing.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
-    paths = tuple(dict.fromkeys(Path(os.path.normpath(entry)) for entry in entries))
+    counts = Counter(Path(os.path.normpath(entry)) for entry in entries)
+    paths = tuple(counts)
     if not paths:
         raise SourceNotFoundError("the list names no pictures", where=str(listing))
-    return Found(paths, _common_folder(paths), len(entries) - len(paths))
+    repeated = (f"{path.name} (listed again)" for path in counts for _ in range(counts[path] - 1))
+    return Found(paths, _common_folder(paths), tuple(repeated))
 
 
 def _common_folder(paths: Iterable[Path]) -> Path:

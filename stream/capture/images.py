@@ -21,6 +21,8 @@ from stream.frames import Frame, SourceInfo, SourceKind
 _AHEAD_PIXELS = 100_000_000
 """Pixels held ahead of the one being delivered: 0.3 GB decoded, and twice that while decoding."""
 _POLL_S = 0.2
+_NAMED = 5
+"""Files left out that are named; all are counted."""
 
 
 @dataclass(kw_only=True)
@@ -47,7 +49,7 @@ class ImagesSource:
         rate: pictures per second if they become a video; `time_base` is then 1/rate, else 1.
         max_frames: stop after delivering this many.
         max_pixels: larger pictures are skipped.
-        ignored: files left out when `paths` were found, for the log.
+        ignored: names of files left out when `paths` were found; counted in the log, and noted.
         clock: monotonic seconds.
 
     Raises:
@@ -65,7 +67,7 @@ class ImagesSource:
         rate: Fraction | None = None,
         max_frames: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
-        ignored: int = 0,
+        ignored: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths, self._root = tuple(paths), root
@@ -73,7 +75,7 @@ class ImagesSource:
         self._max_frames, self._max_pixels, self._clock = max_frames, max_pixels, clock
         self._stop = threading.Event()
         self._said: set[str] = set()
-        self.log = CaptureLog(ignored=ignored)
+        self.log = CaptureLog(ignored=len(ignored))
         names = tuple(self._name_of(path) for path in self._paths)
         self.info = SourceInfo(
             name=name,
@@ -85,6 +87,7 @@ class ImagesSource:
             kind=SourceKind.STILLS,
             names=names,
             files=self._paths,
+            notes=(_left_out(ignored),) if ignored else (),
         )
         self._duration = 1 if rate else None
 
@@ -189,6 +192,11 @@ class ImagesSource:
             if note not in self._said:
                 self._said.add(note)
                 self.log.notes.append(f"{name}: {note}")
+
+
+def _left_out(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"left out, no picture{'s' * (len(names) > 1)}: {', '.join(names[:_NAMED])}{more}"
 
 
 def _reason(error: SourceError) -> str:
