@@ -193,7 +193,7 @@ def build(values: Mapping[str, Any], *, where: str) -> Config:
         if first["type"] == "extra_forbidden":
             raise unknown_key(path, where=where) from None
         got = first.get("input")
-        shown = f", got {got!r}" if isinstance(got, str | int | float) and repr(got) not in first["msg"] else ""
+        shown = f", got {got!r}" if isinstance(got, str | int | float) and str(got) not in first["msg"] else ""
         raise ConfigError(first["msg"].removeprefix("Value error, ") + shown, where=f"{where}: {path}") from None
 
 
