@@ -7,7 +7,8 @@ an error), stdout for programs (`--json`).
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -246,7 +247,7 @@ def _tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: boo
     """Run with a progress display; summary on stderr, report on stdout if wanted; exits with the run's code."""
     from stream.progress import ProgressDisplay
 
-    with ProgressDisplay(quiet=config.output.quiet) as display:
+    with ProgressDisplay(quiet=config.output.quiet) as display, _told_of_ctrl_c():
         if first:
             display.say(first)
         report = job(
@@ -262,6 +263,15 @@ def _tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: boo
     if as_json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))
     raise typer.Exit(report.exit_code)
+
+
+@contextmanager
+def _told_of_ctrl_c() -> Iterator[None]:
+    """Ctrl-C before there is anything to keep; typer would exit without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(_fail("interrupted", 130, debug=False)) from None
 
 
 def default_model_line() -> str:
@@ -359,8 +369,6 @@ def invoke(arguments: list[str]) -> int:
     except StreamError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.Exit as done:
-        if isinstance(done.__context__, KeyboardInterrupt):  # typer makes an exit of it
-            return _fail("interrupted", 130, debug=debug)
         return int(done.exit_code)
     except _CommandLineError as error:
         message = getattr(error, "format_message", error.__str__)()

@@ -4,12 +4,13 @@ Invariant: every picture of the sheet is the same frame, decoded once; models th
 one after the other, and their maps wait on the disk.
 """
 
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,23 +20,27 @@ import numpy as np
 from stream.capture.base import Source
 from stream.channel import Channel, Closed
 from stream.config import Config
-from stream.errors import ConfigError, ModelError, UsageError
+from stream.errors import ConfigError, ModelError, OutputError, SinkError, UsageError
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame, SourceInfo, SourceKind
-from stream.jobs import load_engine, once, open_config_source, supervise
+from stream.jobs import find_weights, load_engine, once, open_config_source, supervise
 from stream.metrics import Report
+from stream.models.spec import ModelSpec
 from stream.outputs import OutputKind, output_kind
-from stream.pipeline import Pipeline, ProgressHook
+from stream.pipeline import Pipeline, ProgressHook, signals
 from stream.render.align import agreement
 from stream.render.range import displayed, parse_range
-from stream.render.sheet import MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer, shrink
+from stream.render.sheet import MAX_WIDTH_PX, SheetRenderer, shrink
 from stream.sinks.base import Sink
 from stream.stages import Result
 
 if TYPE_CHECKING:
+    import torch
+
     from stream.infer.engine import Engine
     from stream.models.fetch import OnTransfer
 
 CONTACT_SHEET, NUMBERS = "contact_sheet.png", "compare.json"
+_RESERVED = re.compile(r"contact_sheet(_\d+)?|compare", re.IGNORECASE)
 _BYTES_PER_PARAMETER = 4
 _SHARE_OF_MEMORY = 0.5
 """Of the free memory that all models together may take; the rest is for what they compute."""
@@ -43,16 +48,18 @@ _SHARE_OF_MEMORY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model to compare: its catalog name, and a checkpoint file if not the usual one."""
+    """A model to compare, and a checkpoint file if not the usual one."""
 
-    name: str
+    spec: ModelSpec
     weights: Path | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Candidate":
-        """`NAME` or `NAME=FILE`."""
+        """`NAME` or `NAME=FILE`. Raises `UsageError` for an unknown name."""
+        from stream.models import registry
+
         name, _, file = text.partition("=")
-        return cls(name=name, weights=Path(file) if file else None)
+        return cls(spec=registry.find(name), weights=Path(file) if file else None)
 
 
 def compare_config(
@@ -78,6 +85,7 @@ def compare_config(
     """
     started, say = time.monotonic(), once(on_note)
     candidates = _candidates(models)
+    names = [candidate.spec.name for candidate in candidates]
     with ExitStack() as resources, ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
@@ -85,60 +93,83 @@ def compare_config(
             raise UsageError("a live source cannot be compared", where=source.info.name, hint="record it first")
         output = config.output.path or _default_output(source.info)
         kind = _checked_kind(output, source.info)
-        names = [candidate.name for candidate in candidates]
         sinks = _sinks(config, source, output, kind, names)
-        loads = [_config_of(config, candidate) for candidate in candidates]
+        device, threads = _checked_device(config, candidates)
 
-        def load(one: Config) -> "Engine":
-            return load_engine(one, on_download=on_download, on_note=say)
+        def load(candidate: Candidate) -> "Engine":
+            engine = load_engine(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+            unless_running.callback(engine.close)
+            return engine
 
-        if _fit_together(candidates):
-            engines = [load(one) for one in loads]
-            inference: _Together = _Together(engines)
-        else:
-            folder = Path(tempfile.mkdtemp(prefix="depthstream-compare-"))
-            resources.callback(shutil.rmtree, folder, ignore_errors=True)
-            say("the models do not fit into memory together: they run one after the other")
-            for number, one in enumerate(loads[1:]):
-                _spool(config, load(one), folder / str(number))
-            engines = [load(loads[0])]
-            inference = _FromDisk(engines, [folder / str(number) for number in range(len(loads) - 1)])
-        unless_running.callback(inference.close)
         is_still = source.info.kind is SourceKind.STILLS
         renderer = SheetRenderer(
             names,
             colormap=config.render.colormap,
             range_policy=parse_range(
-                config.render.range or ("frame" if is_still else "ema"), kind=engines[0].spec.output
+                config.render.range or ("frame" if is_still else "ema"), kind=candidates[0].spec.output
             ),
             max_width=MAX_WIDTH_PX if kind is OutputKind.VIDEO else None,
         )
+        with signals(_raise_interrupt):  # a terminated program removes its temporary files too
+            if _fit_together(candidates, device):
+                engines = [load(candidate) for candidate in candidates]
+                inference: _Together = _Together(engines)
+            else:
+                say("the models do not fit into memory together: they run one after the other")
+                for candidate in candidates:  # a missing file is found, or fetched, before hours of work
+                    find_weights(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+                folders = _spooled(config, source.info, candidates[1:], load, renderer, resources)
+                engines = [load(candidates[0])]
+                inference = _FromDisk(engines, folders)
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()
         return supervise(pipeline, engines, config, started=started, say=say, model=" | ".join(names))
 
 
-def _candidates(models: Sequence[str]) -> list[Candidate]:
-    from stream.models import registry
+def _raise_interrupt() -> None:
+    raise KeyboardInterrupt
 
-    parsed = [Candidate.parse(text) for text in models]
-    found = [replace(candidate, name=registry.find(candidate.name).name) for candidate in parsed]
+
+def _candidates(models: Sequence[str]) -> list[Candidate]:
+    found = [Candidate.parse(text) for text in models]
     if len(found) < 2:
         raise UsageError("a comparison needs two models or more", where="-m", hint="-m starter -m dav2-small, say")
-    if len({candidate.name for candidate in found}) < len(found):
+    if len({candidate.spec.name for candidate in found}) < len(found):
         raise UsageError("a model is named twice", where="-m")
     return found
 
 
-def _config_of(config: Config, candidate: Candidate) -> Config:
-    model = config.model.model_copy(update={"name": candidate.name, "weights": candidate.weights})
-    return config.model_copy(update={"model": model})
+def _config_of(config: Config, candidate: Candidate, threads: int) -> Config:
+    model = config.model.model_copy(update={"name": candidate.spec.name, "weights": candidate.weights})
+    inference = config.inference.model_copy(update={"threads": threads})
+    return config.model_copy(update={"model": model, "inference": inference})
+
+
+def _checked_device(config: Config, candidates: Sequence[Candidate]) -> tuple["torch.device", int]:
+    """Where the models run, and on how many threads: as many as the heaviest would take by itself.
+
+    Raises:
+        UsageError: device, precision or input size are not possible for one of them.
+    """
+    from stream.infer.device import resolve_device, resolve_precision, resolve_threads
+    from stream.infer.geometry import network_size
+
+    asked, threads = config.inference, 1
+    for candidate in candidates:
+        spec = candidate.spec
+        device = resolve_device(asked.device, spec)
+        resolve_precision(asked.precision, device, spec)
+        network_size(spec.input, spec.input.size_hw, input_size=config.model.input_size, square=config.model.square)
+        threads = max(threads, resolve_threads(asked.threads, device, spec))
+    return device, threads
 
 
 def _default_output(info: SourceInfo) -> Path:
     if info.kind is SourceKind.STILLS:
         source = Path(info.name)
-        return Path(f"{source.resolve().name if source.is_dir() else source.stem or 'pictures'}_compare")
+        if source.is_dir():
+            return Path(f"{source.resolve().name}_compare")
+        return Path(f"{source.stem}_compare" if source.is_file() else "pictures_compare")
     return Path(f"{Path(info.name).stem}_compare.mp4")
 
 
@@ -151,9 +182,8 @@ def _checked_kind(output: Path, info: SourceInfo) -> OutputKind:
         raise ConfigError("pictures are compared in a folder", where=str(output), hint="name a folder with -o")
     if not stills and kind is not OutputKind.VIDEO:
         raise ConfigError("a video is compared in a video", where=str(output), hint="name a video (.mp4) with -o")
-    reserved = {Path(CONTACT_SHEET).stem, Path(NUMBERS).stem}
     names = FrameNames(info.names)
-    if taken := sorted(name for name in info.names if names.stem_of(name, 0) in reserved):
+    if taken := sorted(name for name in info.names if _RESERVED.fullmatch(names.stem_of(name, 0))):
         raise ConfigError(f"{taken[0]} would be mistaken for the contact sheet", where=info.name, hint="rename it")
     return kind
 
@@ -167,6 +197,12 @@ def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names
     overwrite = config.output.overwrite
     info = source.info
     check_output(output, overwrite=overwrite, inputs=[Path(info.name), *info.files])
+    numbers = output.with_suffix(".json") if kind is OutputKind.VIDEO else output / NUMBERS
+    taken = {path.resolve() for path in (output, numbers, output / CONTACT_SHEET)}
+    if config.output.report is not None and config.output.report.resolve() in taken:
+        raise OutputError(
+            "is an output of this run", where=f"--report {config.output.report}", hint="choose another name"
+        )
     heading = {"source": info.name, "models": list(names), "definitions": _DEFINITIONS}
     if kind is OutputKind.VIDEO:
         check_partial(output, overwrite=overwrite)
@@ -179,13 +215,14 @@ def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names
             overwrite=overwrite,
             audio_to_source_end=config.capture.max_frames is None,
         )
-        numbers = output.with_suffix(".json")
+        check_output(numbers, overwrite=overwrite, inputs=info.files)
+        check_partial(numbers, overwrite=overwrite)
         return [video, AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite)]
     picture = "png" if config.output.picture == "none" else config.output.picture
     return [
         ImageSink(output, format=picture, overwrite=overwrite, names=info.names),
         ContactSheetSink(output / CONTACT_SHEET, overwrite=overwrite),
-        AgreementSink(output / NUMBERS, heading=heading, measure=_measure(names), overwrite=overwrite),
+        AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite),
     ]
 
 
@@ -212,12 +249,11 @@ def _measure(names: Sequence[str]) -> Callable[[Depth], dict[str, Any]]:
     return measure
 
 
-def _fit_together(candidates: Sequence[Candidate]) -> bool:
-    from stream.metrics import free_memory_bytes
-    from stream.models import registry
+def _fit_together(candidates: Sequence[Candidate], device: "torch.device") -> bool:
+    from stream.infer.device import free_memory_bytes
 
-    free = free_memory_bytes()
-    needed = sum(registry.find(one.name).parameters_m for one in candidates) * 1e6 * _BYTES_PER_PARAMETER
+    free = free_memory_bytes(device)
+    needed = sum(candidate.spec.parameters_m for candidate in candidates) * 1e6 * _BYTES_PER_PARAMETER
     return free is None or needed <= _SHARE_OF_MEMORY * free
 
 
@@ -248,7 +284,7 @@ class _Together:
 
     def close(self) -> None:
         """Release the models."""
-        for engine in self._engines:
+        for engine in reversed(self._engines):  # each gives back the threads it found
             engine.close()
 
     def _is_refusal(self, frame: Frame) -> bool:
@@ -273,36 +309,68 @@ class _FromDisk(_Together):
         others = []
         for folder in self._folders:
             path = folder / f"{frame.index}.npz"
-            if not path.exists():
-                raise ModelError("another model cannot take it", where=frame.name or f"frame {frame.index}")
             with np.load(path) as stored:
+                if "refusal" in stored:
+                    raise ModelError(str(stored["refusal"]))
                 kind = DepthKind(str(stored["kind"]))
                 others.append(Depth(values=stored["values"], kind=kind, index=frame.index))
         return _joined(first, others)
 
     def _is_refusal(self, frame: Frame) -> bool:
-        missing = any(not (folder / f"{frame.index}.npz").exists() for folder in self._folders)
-        return missing or super()._is_refusal(frame)
+        for folder in self._folders:
+            with np.load(folder / f"{frame.index}.npz") as stored:
+                if "refusal" in stored:
+                    return True
+        return super()._is_refusal(frame)
 
 
 def _joined(first: Depth, others: Sequence[Depth]) -> ComparedDepth:
     return ComparedDepth(values=first.values, kind=first.kind, index=first.index, others=tuple(others))
 
 
-def _spool(config: Config, engine: "Engine", folder: Path) -> None:
-    """Run one model over the source and store its maps, no larger than a pane of the sheet."""
-    folder.mkdir(parents=True)
-    source = open_config_source(config)
+def _spooled(
+    config: Config,
+    info: SourceInfo,
+    candidates: Sequence[Candidate],
+    load: Callable[[Candidate], "Engine"],
+    renderer: SheetRenderer,
+    resources: ExitStack,
+) -> list[Path]:
+    """Run each model over the source by itself; gives a folder of its maps, as large as a pane, for each.
+
+    Raises:
+        OutputError: the maps would not fit into the temporary folder.
+        SinkError: it is full all the same.
+    """
+    from stream.sinks.naming import check_free_space
+
+    height, width = renderer.pane_size(info.size)
+    parent = Path(tempfile.mkdtemp(prefix="depthstream-compare-"))
+    resources.callback(shutil.rmtree, parent, ignore_errors=True)
+    count = (info.frame_count or 0) * len(candidates)
+    check_free_space(parent, count * height * width * 4, f"{count} depth maps that wait for the sheets")
+    folders = []
+    for candidate in candidates:
+        folder = parent / candidate.spec.name
+        folder.mkdir()
+        engine, source = load(candidate), open_config_source(config)
+        try:
+            for frame in source:
+                np.savez(folder / f"{frame.index}.npz", **_stored(engine, frame, renderer))  # type: ignore[arg-type]
+        except OSError as error:
+            raise SinkError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
+        finally:
+            source.close()
+            engine.close()
+        folders.append(folder)
+    return folders
+
+
+def _stored(engine: "Engine", frame: Frame, renderer: SheetRenderer) -> dict[str, object]:
+    """What is kept of one frame: its map, or why the model cannot take it."""
     try:
-        for frame in source:
-            try:
-                (depth,) = engine.infer([frame])
-            except ModelError:
-                continue  # told when the frame comes by again
-            height, width = depth.size
-            scale = min(1.0, MAX_PANE_PX / max(depth.size))
-            values = shrink(depth.values, (max(1, round(height * scale)), max(1, round(width * scale))))
-            np.savez(folder / f"{frame.index}.npz", values=values, kind=depth.kind.value)
-    finally:
-        source.close()
-        engine.close()
+        engine.key(frame)
+    except ModelError as error:
+        return {"refusal": f"{engine.spec.name}: {error}"}
+    (depth,) = engine.infer([frame])
+    return {"values": shrink(depth.values, renderer.pane_size(frame.size)), "kind": depth.kind.value}

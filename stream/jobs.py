@@ -68,6 +68,27 @@ def _inference(config: Config, source: Source, engine: "Engine") -> EngineInfere
     return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
 
 
+def find_weights(
+    config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
+) -> None:
+    """See that the model's weights are here, fetching them if they are not.
+
+    Raises:
+        StreamError: they are nowhere.
+    """
+    from stream.models import registry
+
+    model = config.model
+    registry.files(
+        registry.find(model.name or registry.DEFAULT),
+        weights=model.weights,
+        weights_dir=model.weights_dir,
+        offline=model.offline,
+        on_progress=on_download,
+        on_note=on_note,
+    )
+
+
 def load_engine(
     config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
 ) -> "Engine":

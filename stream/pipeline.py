@@ -118,13 +118,13 @@ class Pipeline:
             size = self.renderer.output_size(info.size)
             for sink in self.sinks:
                 sink.open(info, size)
-            with _signals(self._interrupt):
+            with signals(self._interrupt):
                 self.stages.start()
                 self._drain()
                 raise_if_all_refused(self.stages, self.metrics.written)
                 outcome = self._end(is_live=info.is_live)
         except BaseException as error:
-            with _signals(self._interrupt):
+            with signals(self._interrupt):
                 self.stages.fail(error)
                 self._end_after(error)
             raise
@@ -220,7 +220,7 @@ def raise_if_all_refused(stages: Stages, results: int) -> None:
 
 
 @contextmanager
-def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
+def signals(interrupt: Callable[[], None]) -> Iterator[None]:
     """Route Ctrl-C and termination to `interrupt`, on the main thread; elsewhere signals are not ours."""
     if threading.current_thread() is not threading.main_thread():
         yield

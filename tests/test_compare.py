@@ -10,15 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from stream import compare, metrics
+from stream import compare
 from stream.cli import invoke
+from stream.errors import SinkError
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame
+from stream.infer import device
 from stream.media import av
 from stream.models import registry
 from stream.render.align import agreement, fit
 from stream.render.range import FrameRange
 from stream.render.sheet import GAP_PX, MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer
-from stream.sinks.comparison import ContactSheetSink
+from stream.sinks.comparison import AgreementSink, ContactSheetSink
 from tests.fakes import frame
 from tests.media_files import write_video
 from tests.picture_files import save, save_heic, scene
@@ -174,7 +176,7 @@ def test_models_that_do_not_fit_together_give_the_same(small_weights: Path, monk
     photos()
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]
     assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
-    monkeypatch.setattr(metrics, "free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
     before = set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*"))
     assert invoke(["compare", "photos", *models, "-o", "apart"]) == 3
     assert set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*")) == before
@@ -227,4 +229,70 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
 
 def test_names_are_catalog_names() -> None:
     assert compare.Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
-    assert compare._candidates(["dav2-small", "starter"])[0].name == registry.find("dav2-small").name
+    assert compare._candidates(["dav2-small", "starter"])[0].spec is registry.find("dav2-small")
+
+
+def test_what_is_needed_is_checked_before_the_first_model_runs(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(compare, "_spooled", lambda *_args: pytest.fail("a model was run"))
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
+    assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
+    assert "dpt_levit_224.pt are not here" in capsys.readouterr().err
+    assert invoke(["compare", "photos", *models, "--precision", "fp16"]) == 2
+    Path("report").mkdir()
+    assert invoke(["compare", "photos", *models, "-o", "report", "--report", "report/compare.json"]) == 2
+    assert "is an output of this run" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_while_maps_wait_is_an_error_that_cleans_up(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+
+    def full(*_args: object, **_values: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(compare.np, "savez", full)
+    before = set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*"))
+    assert invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert not Path("photos_compare").exists()
+
+
+def test_a_picture_that_one_model_refuses_is_named_with_the_model_and_the_reason(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+    save(Path("photos/wide.png"), np.zeros((2, 4000, 3), np.uint8))
+    monkeypatch.setattr("stream.infer.geometry.MAX_INPUT_PIXELS", 200_000)
+    models = ["-m", f"{SMALL}={small_weights}", "-m", "starter"]
+    for name, memory in (("together", None), ("apart", 1000)):
+        with monkeypatch.context() as patch:
+            if memory is not None:
+                patch.setattr(device, "host_memory_bytes", lambda: 1000)
+            assert invoke(["compare", "photos", *models, "-o", name]) == 3
+        skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped wide.png")]
+        assert len(skipped) == 1
+        assert "network input" in skipped[0]
+        assert not Path(name, "wide.png").exists()
+
+
+def test_an_interrupted_comparison_is_marked_as_partial(tmp_path: Path) -> None:
+    sink = AgreementSink(tmp_path / "n.json", heading={}, measure=lambda _depth: {"a | b": {"spearman": 0.5}})
+    picture, depth = compared(0)
+    sink.write(picture, depth, np.zeros((2, 2, 3), np.uint8))
+    sink.keep_partial("interrupted")
+    assert [Path(path).name for path in sink.outputs] == ["n.partial.json"]
+    assert not (tmp_path / "n.json").exists()
+
+
+def test_numbers_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sink = AgreementSink(tmp_path / "file" / "n.json", heading={}, measure=lambda _depth: {})
+    with pytest.raises(SinkError, match="cannot be written"):
+        sink.finish()

@@ -395,3 +395,11 @@ def test_two_processes_fetch_once(server: Server, run: Run) -> None:
 )
 def test_sizes(size_bytes: int, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+def test_an_xml_file_is_no_web_page(server: Server, run: Run) -> None:
+    server.content = b'<?xml version="1.0"?>\n<net name="midas"></net>\n'
+    spec = server.spec(sha256=None)
+    ir = replace(spec, weights=replace(spec.weights, file="tiny.xml"))
+    assert run(ir).path.read_bytes() == server.content
+    assert "a web page" in run.fails(spec)

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from stream.errors import ModelError, UsageError
-from stream.models import locate, registry
+from stream.models import catalog, locate, registry
 from stream.models.catalog import STARTER
 from stream.models.fetch import Transfer
 from stream.models.locate import Checked, Place, Verdict, find_file, search, sha256, verdict
@@ -221,3 +221,15 @@ def test_a_model_is_loaded_from_what_is_found(cache: Path, tmp_path: Path) -> No
     )
     with pytest.raises(ModelError, match="downloads are off"):
         registry.load(spec, offline=True)
+
+
+def test_another_models_published_file_is_refused_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.pth"
+    file.write_bytes(b"weights of a sibling: the same keys, the same shapes")
+    spec, sibling = (registry.find(name) for name in ("depth_anything_v2_vits", "depth_anything_v1_vits"))
+    published = replace(sibling, weights=replace(sibling.weights, sha256=sha256(file)))
+    monkeypatch.setattr(catalog, "MODELS", (spec, published))
+    with pytest.raises(ModelError, match=r"is not the file of depth_anything_v2_vits; use -m depth_anything_v1_vits"):
+        find_file(spec, file)

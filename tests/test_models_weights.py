@@ -94,7 +94,7 @@ def test_cut_off(tmp_path: Path, kind: str, keep: float) -> None:
 def test_noise(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(bytes(range(256)) * 40)
-    with pytest.raises(ModelError, match="damaged"):
+    with pytest.raises(ModelError, match="is no checkpoint"):
         read_state_dict(path)
 
 
@@ -158,3 +158,14 @@ def test_declared_keys_are_ignored() -> None:
     with pytest.raises(ModelError, match="unknown"):
         fill(network(), given, where="a.pt")
     fill(network(), given, where="a.pt", ignored_keys=("*.attn_mask",))
+
+
+def test_safetensors_are_recognised_by_their_content(tmp_path: Path) -> None:
+    path = tmp_path / "misnamed.pt"
+    save_file({"a": torch.ones(2)}, path)
+    torch.testing.assert_close(read_state_dict(path)["a"], torch.ones(2))
+
+
+def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"1 quantised \(only floating point is read\): weight"):
+        fill(nn.Linear(2, 1), {"weight": torch.ones(1, 2, dtype=torch.int8), "bias": torch.ones(1)}, where="x.pt")

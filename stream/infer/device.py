@@ -8,6 +8,7 @@ import os
 import torch
 
 from stream.errors import UsageError
+from stream.metrics import free_memory_bytes as host_memory_bytes
 from stream.models.spec import ModelSpec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,6 +45,13 @@ def _available_device(text: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("mps is not available here", where="--device", hint="use --device auto or cpu")
     return torch.device(kind)
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """What models may still take there; None where nothing tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return host_memory_bytes()
 
 
 def resolve_precision(text: str, device: torch.device, spec: ModelSpec) -> str:

@@ -102,7 +102,13 @@ class Engine:
             raise UsageError("is too large", where=f"--input-size {input_size}", allowed=error.allowed) from error
         self._lanes = lanes or lanes_for(self.device)
         self._preprocess = Preprocessor(self.spec.input, self.device)
-        self._network = self._placed(self.precision)
+        try:
+            self._network = self._placed(self.precision)
+        except torch.OutOfMemoryError as error:
+            hint = "use --precision fp16, a smaller model, or --device cpu"
+            raise ModelError(
+                f"does not fit into the memory of {self.device}", where=self.spec.name, hint=hint
+            ) from error
         self._safe_network: nn.Module | None = None
         self._slots = deque(_Slot() for _ in range(self.depth))
         self._batches: deque[_Batch] = deque()

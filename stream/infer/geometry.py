@@ -39,10 +39,11 @@ def network_size(
     box = policy.size_hw if input_size is None else _box(policy, input_size)
     multiple = policy.multiple_of
     if square or not policy.keep_aspect:
-        wanted = (box[0], box[0] if square else box[1])
+        bounds = (box[0], box[0] if square else box[1])
+        # Not the bound itself: the official code multiplies a scale, and its rounding decides ties.
         result = (
-            _within(policy.fit, wanted[0], wanted[0], multiple),
-            _within(policy.fit, wanted[1], wanted[1], multiple),
+            _within(policy.fit, bounds[0] / size_hw[0] * size_hw[0], bounds[0], multiple),
+            _within(policy.fit, bounds[1] / size_hw[1] * size_hw[1], bounds[1], multiple),
         )
     elif policy.fit is Fit.AREA:
         height, width = size_hw

@@ -24,7 +24,8 @@ _FIRST_WAIT_S = 1.0
 """Doubled after each attempt."""
 _CHUNK_BYTES = 1 << 18
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
-_PAGES = (b"<!doctype", b"<html", b"<?xml")
+_PAGES_BUT_XML = (b"<!doctype", b"<html")
+_PAGES = (*_PAGES_BUT_XML, b"<?xml")
 _PASSING = (408, 429)
 """Refusals besides 5xx that pass: request timeout, too many requests (RFC 9110, RFC 6585)."""
 _RANGE_NOT_SATISFIABLE = 416
@@ -183,7 +184,8 @@ class Download:
             if start:
                 self._digest_part(start)
             else:
-                if chunk.lstrip().lower().startswith(_PAGES):
+                pages = _PAGES if self.target.suffix != ".xml" else _PAGES_BUT_XML
+                if chunk.lstrip().lower().startswith(pages):
                     raise self._is_page()
                 self.part.begin(answered)
                 self.digest, self._digested = hashlib.sha256(), 0

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from stream.errors import ModelError, UsageError
+from stream.models import catalog
 from stream.models.fetch import OnNote, OnTransfer, by_hand, fetch
 from stream.models.spec import ModelSpec
 
@@ -129,6 +130,11 @@ def find_file(
         fetched = fetch(spec, cache_folder(), on_progress=on_progress, on_note=note)
         found, digest = Located(path=fetched.path, place=Place.CACHE), fetched.sha256
     digest = digest or sha256(found.path)
+    if others := [row.name for row in catalog.MODELS if row.weights.sha256 == digest and row.name != spec.name]:
+        # Models of one size have the same keys and shapes; only the published hash tells their files apart.
+        raise ModelError(
+            f"is not the file of {spec.name}", where=str(found.path), hint=f"use -m {' or -m '.join(others)}"
+        )
     if spec.weights.sha256 not in (None, digest):
         if found.place is not Place.USER and verdict(spec, found.path, digest) is Verdict.DIFFERENT:
             raise _damaged(spec, found, digest)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream.errors import ModelError, UsageError
 from stream.models import catalog
 from stream.models.fetch import OnNote, OnTransfer
-from stream.models.locate import find_file
+from stream.models.locate import Checked, find_file
 from stream.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -85,7 +85,26 @@ def load(
             shipped or downloaded is not the published one.
     """
     spec = find(model) if isinstance(model, str) else model
-    files = [
+    found = files(
+        spec, weights=weights, weights_dir=weights_dir, offline=offline, on_progress=on_progress, on_note=on_note
+    )
+    network = _RUNTIMES.get(spec.architecture, _filled)(spec, [file.path for file in found])
+    notes = tuple(note for file in found for note in file.notes)
+    first = found[0]
+    return LoadedModel(spec=spec, network=network, weights_path=first.path, weights_sha256=first.sha256, notes=notes)
+
+
+def files(
+    spec: ModelSpec,
+    *,
+    weights: Path | None = None,
+    weights_dir: Path | None = None,
+    offline: bool = False,
+    on_progress: OnTransfer | None = None,
+    on_note: OnNote | None = None,
+) -> list[Checked]:
+    """The weights file and its companions, found or downloaded; arguments and errors as for `load`."""
+    return [
         find_file(
             part,
             weights and weights.with_suffix(Path(part.weights.file).suffix) if part is not spec else weights,
@@ -96,10 +115,6 @@ def load(
         )
         for part in spec.parts()
     ]
-    network = _RUNTIMES.get(spec.architecture, _filled)(spec, [file.path for file in files])
-    notes = tuple(note for file in files for note in file.notes)
-    first = files[0]
-    return LoadedModel(spec=spec, network=network, weights_path=first.path, weights_sha256=first.sha256, notes=notes)
 
 
 def _filled(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":

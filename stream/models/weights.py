@@ -38,7 +38,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"cannot be read: {error.strerror}", where=where) from error
     _refuse_lookalikes(head, where)
     try:
-        if path.suffix.lower() == ".safetensors":
+        if _is_safetensors(head):
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(head))
@@ -59,6 +59,15 @@ def _is_zip(head: bytes) -> bool:
     return head.startswith(b"PK")
 
 
+def _is_pickle(head: bytes) -> bool:
+    return head.startswith(b"\x80")
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Eight bytes of length, then a JSON object (https://github.com/huggingface/safetensors, "Format")."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
 def _refuse_lookalikes(head: bytes, where: str) -> None:
     start = head.lstrip().lower()
     if not head:
@@ -67,6 +76,8 @@ def _refuse_lookalikes(head: bytes, where: str) -> None:
         raise ModelError("is a web page, not weights", where=where, hint="download the file itself, not its page")
     if start.startswith(b"version https://git-lfs"):
         raise ModelError("is a Git LFS pointer, not weights", where=where, hint="run `git lfs pull`, or download it")
+    if not (_is_zip(head) or _is_pickle(head) or _is_safetensors(head)):
+        raise ModelError("is no checkpoint", where=where, allowed=".pt and .pth as torch saves them, .safetensors")
 
 
 def _unwrap(content: object, where: str) -> dict[str, Tensor]:
@@ -102,7 +113,9 @@ def fill(network: nn.Module, state_dict: Mapping[str, Tensor], *, where: str, ig
         for key in wanted.keys() & given.keys()
         if given[key].shape != wanted[key].shape
     ]
+    whole = [key for key in wanted.keys() & given.keys() if not given[key].is_floating_point()]
     problems = [
+        _list("quantised (only floating point is read)", sorted(whole)),
         _list("missing", sorted(wanted.keys() - given.keys())),
         _list("unknown", sorted(given.keys() - wanted.keys())),
         _list("of another shape", sorted(shapes)),

@@ -42,7 +42,7 @@ class SheetRenderer:
 
     def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the sheet for a picture of `size_hw`."""
-        (height, width), title, count = self._pane(size_hw), self._title_height(size_hw), len(self.models) + 1
+        (height, width), title, count = self.pane_size(size_hw), self._title_height(size_hw), len(self.models) + 1
         return height + title, count * width + (count - 1) * GAP_PX
 
     def render(self, frame: Frame, depth: Depth) -> RgbImage:
@@ -56,7 +56,7 @@ class SheetRenderer:
         """
         if not isinstance(depth, ComparedDepth):
             raise TypeError(f"a comparison needs ComparedDepth, not {type(depth).__name__}")
-        (height, width), title = self._pane(frame.size), self._title_height(frame.size)
+        (height, width), title = self.pane_size(frame.size), self._title_height(frame.size)
         sheet = np.full((*self.output_size(frame.size), 3), 255, np.uint8)
         shrunk = [shrink(displayed(one), (height, width)) for one in depth.all]
         low, high = self.range_policy.range_for(shrunk[0], frame.rgb)
@@ -83,7 +83,8 @@ class SheetRenderer:
             found = Fit(scale=scale, shift=ends[0] - scale * low)
         return found.apply(values)
 
-    def _pane(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+    def pane_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of each pane for a picture of `size_hw`."""
         height, width = size_hw
         scale = min(1.0, MAX_PANE_PX / max(size_hw))
         if self._max_width is not None:
@@ -92,7 +93,7 @@ class SheetRenderer:
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def _title_height(self, size_hw: tuple[int, int]) -> int:
-        return max(16, self._pane(size_hw)[1] // 16)
+        return max(16, self.pane_size(size_hw)[1] // 16)
 
 
 Image = TypeVar("Image", RgbImage, DepthMap)

@@ -1,6 +1,6 @@
 """What a comparison leaves besides its sheets: one contact sheet of all pictures, and numbers in `compare.json`.
 
-Invariant: both appear complete, when the run ends; after an interrupted run they cover what was done.
+Invariant: both appear complete, when the run ends; after an interrupted run they are partial files of what was done.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ import numpy as np
 from stream.errors import SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import cv2
-from stream.sinks.naming import check_output
+from stream.sinks.naming import check_output, partial_path
 
 _ROW_WIDTH = 1600
 _MAX_ROW_HEIGHT = 400
 _CAPTION_PX = 24
 _ROWS_PER_PAGE = 60
-"""24,000 pixels high at most: what viewers still open."""
+"""25,440 pixels high at most: what viewers still open."""
 
 Measure = Callable[[Depth], Mapping[str, Any]]
 """The numbers of one result, ready for JSON."""
@@ -54,7 +54,8 @@ class _Summary:
         self._save()
 
     def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - what was done is as good as all
-        """Write what there is. Raises `SinkError`."""
+        """Write what there is, as NAME.partial.EXT. Raises `SinkError`."""
+        self.path = partial_path(self.path)
         self._save()
 
     def abort(self, error: BaseException) -> None:

@@ -15,6 +15,7 @@ _FP32_KEYS = (
     "*.pos_embed",
     "*.relative_position_bias_table",
     "*.cpb_mlp.*",
+    "*.logit_scale",
     "*.attention_biases",
     "scratch.output_conv.4.*",
 )
