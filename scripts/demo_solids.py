@@ -4,6 +4,7 @@ Every shape also unrolls its surface into rectangles (charts), where `demo_light
 Invariant: lengths are metres, x right, y up, z into the room; vectors are float32 arrays of shape (3, n).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,7 +45,7 @@ def along(axis: F32) -> F32:
 
 
 @dataclass(eq=False, kw_only=True)
-class Solid:
+class Solid(ABC):
     """A closed surface in its own frame.
 
     Attributes:
@@ -66,29 +67,29 @@ class Solid:
     """Whether the first chart is closed around the vertical axis."""
 
     @property
+    @abstractmethod
     def extent(self) -> F32:
         """Half the local bounding box."""
-        raise NotImplementedError
 
+    @abstractmethod
     def charts(self) -> list[tuple[float, float]]:
         """(height, width) in metres of the rectangles its surface is unrolled to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def locate(self, p: F32) -> tuple[NDArray[np.intp], F32, F32]:
         """Chart, u and v (0 to 1) of local surface points."""
-        raise NotImplementedError
 
+    @abstractmethod
     def point(self, chart: int, u: F32, v: F32) -> tuple[F32, F32]:
         """Local points and normals of chart positions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def normal(self, p: F32) -> F32:
         """Local normals at local surface points."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enter(self, o: F32, d: F32) -> F32:
         """Distance along local rays to the first surface in front, inf where there is none."""
-        raise NotImplementedError
 
     def to_local(self, p: F32) -> F32:
         return self.turn.T @ (p - np.array(self.centre, np.float32)[:, None])

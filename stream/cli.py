@@ -6,15 +6,13 @@ an error), stdout for programs (`--json`).
 
 import json
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from stream import __version__, weights_cli
+from stream.console import Debug, default_model_line, fail, option, tell
 from stream.errors import ConfigError, StreamError
 
 app = typer.Typer(
@@ -41,13 +39,6 @@ Source = Annotated[
 _CommandLineError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-def _option(names: str, help_text: str) -> Any:
-    return typer.Option(*names.split(), help=help_text, show_default=False)
-
-
-Debug = Annotated[bool, _option("--debug", "Show tracebacks.")]
-
-
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -60,48 +51,48 @@ def _root(
 @app.command()
 def run(
     source: Source = None,
-    output: Annotated[str | None, _option("-o --output", "Video, picture or folder to write.")] = None,
-    model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
-    weights: Annotated[str | None, _option("--weights", "Checkpoint file to use.")] = None,
-    weights_dir: Annotated[str | None, _option("--weights-dir", "Folder to look for weights in first.")] = None,
-    offline: Annotated[bool | None, _option("--offline", "Never download weights.")] = None,
-    config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
-    set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
-    layout: Annotated[str | None, _option("--layout", "side, depth or overlay.")] = None,
-    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
-    alpha: Annotated[float | None, _option("--alpha", "Strength of the depth in the overlay, 0 to 1.")] = None,
-    range_: Annotated[str | None, _option("--range", "frame, ema or LO:HI.")] = None,
-    save: Annotated[str | None, _option("--save", "Depth files: npy, png16, pfm, exr; comma-separated.")] = None,
-    picture: Annotated[str | None, _option("--picture", "Pictures in a folder: png, jpg, webp, none.")] = None,
-    preview: Annotated[bool | None, _option("--preview/--no-preview", "Show a window while running.")] = None,
-    codec: Annotated[str | None, _option("--codec", "Video encoder, such as libx264, libx265, libsvtav1.")] = None,
-    crf: Annotated[int | None, _option("--crf", "Video quality, smaller is better.")] = None,
-    preset: Annotated[str | None, _option("--preset", "Encoder preset, such as veryfast or slow.")] = None,
-    audio: Annotated[bool | None, _option("--audio/--no-audio", "Keep the source's audio (default).")] = None,
-    device: Annotated[str | None, _option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, _option("--precision", "auto, fp32, bf16 or fp16.")] = None,
-    backend: Annotated[str | None, _option("--backend", "auto, torch or openvino.")] = None,
-    batch: Annotated[int | None, _option("--batch", "Frames per forward pass.")] = None,
-    threads: Annotated[int | None, _option("--threads", "CPU threads of the model.")] = None,
-    input_size: Annotated[int | None, _option("--input-size", "Inference size in pixels.")] = None,
-    square: Annotated[bool | None, _option("--square", "Squeeze pictures to a square network input.")] = None,
-    fps: Annotated[float | None, _option("--fps", "Pictures per second when stills become a video.")] = None,
-    start: Annotated[str | None, _option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
-    end: Annotated[str | None, _option("--end", "End of the part of a video.")] = None,
-    max_frames: Annotated[int | None, _option("--max-frames", "Stop after this many frames.")] = None,
-    recursive: Annotated[bool | None, _option("--recursive", "Read the folders below a folder too.")] = None,
-    live: Annotated[bool | None, _option("--live/--no-live", "Treat a URL as live, or as a file.")] = None,
-    camera_size: Annotated[str | None, _option("--camera-size", "Ask the camera for WIDTHxHEIGHT.")] = None,
-    camera_fps: Annotated[float | None, _option("--camera-fps", "Ask the camera for this rate.")] = None,
-    camera_fourcc: Annotated[str | None, _option("--camera-fourcc", "Ask the camera for a codec: MJPG.")] = None,
-    open_timeout_s: Annotated[float | None, _option("--open-timeout-s", "Seconds to open a URL.")] = None,
-    read_timeout_s: Annotated[float | None, _option("--read-timeout-s", "Seconds to wait for data.")] = None,
-    max_pixels: Annotated[int | None, _option("--max-pixels", "Skip pictures with more pixels.")] = None,
-    report: Annotated[str | None, _option("--report", "Write the run's numbers to this JSON file.")] = None,
-    overwrite: Annotated[bool | None, _option("--overwrite", "Replace what exists.")] = None,
-    quiet: Annotated[bool | None, _option("--quiet -q", "Nothing on stderr but errors.")] = None,
-    print_config: Annotated[bool, _option("--print-config", "Print the resolved config as YAML, and stop.")] = False,
-    json_: Annotated[bool, _option("--json", "Print the report on stdout.")] = False,
+    output: Annotated[str | None, option("-o --output", "Video, picture or folder to write.")] = None,
+    model: Annotated[str | None, option("-m --model", "Model name, see `depthstream models`.")] = None,
+    weights: Annotated[str | None, option("--weights", "Checkpoint file to use.")] = None,
+    weights_dir: Annotated[str | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
+    offline: Annotated[bool | None, option("--offline", "Never download weights.")] = None,
+    config: Annotated[Path | None, option("--config", "YAML file, see configs/.")] = None,
+    set_: Annotated[list[str] | None, option("--set", "KEY=VALUE of the config; repeatable.")] = None,
+    layout: Annotated[str | None, option("--layout", "side, depth or overlay.")] = None,
+    colormap: Annotated[str | None, option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
+    alpha: Annotated[float | None, option("--alpha", "Strength of the depth in the overlay, 0 to 1.")] = None,
+    range_: Annotated[str | None, option("--range", "frame, ema or LO:HI.")] = None,
+    save: Annotated[str | None, option("--save", "Depth files: npy, png16, pfm, exr; comma-separated.")] = None,
+    picture: Annotated[str | None, option("--picture", "Pictures in a folder: png, jpg, webp, none.")] = None,
+    preview: Annotated[bool | None, option("--preview/--no-preview", "Show a window while running.")] = None,
+    codec: Annotated[str | None, option("--codec", "Video encoder, such as libx264, libx265, libsvtav1.")] = None,
+    crf: Annotated[int | None, option("--crf", "Video quality, smaller is better.")] = None,
+    preset: Annotated[str | None, option("--preset", "Encoder preset, such as veryfast or slow.")] = None,
+    audio: Annotated[bool | None, option("--audio/--no-audio", "Keep the source's audio (default).")] = None,
+    device: Annotated[str | None, option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, option("--precision", "auto, fp32, bf16 or fp16.")] = None,
+    backend: Annotated[str | None, option("--backend", "auto, torch or openvino.")] = None,
+    batch: Annotated[int | None, option("--batch", "Frames per forward pass.")] = None,
+    threads: Annotated[int | None, option("--threads", "CPU threads of the model.")] = None,
+    input_size: Annotated[int | None, option("--input-size", "Inference size in pixels.")] = None,
+    square: Annotated[bool | None, option("--square", "Squeeze pictures to a square network input.")] = None,
+    fps: Annotated[float | None, option("--fps", "Pictures per second when stills become a video.")] = None,
+    start: Annotated[str | None, option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
+    end: Annotated[str | None, option("--end", "End of the part of a video.")] = None,
+    max_frames: Annotated[int | None, option("--max-frames", "Stop after this many frames.")] = None,
+    recursive: Annotated[bool | None, option("--recursive", "Read the folders below a folder too.")] = None,
+    live: Annotated[bool | None, option("--live/--no-live", "Treat a URL as live, or as a file.")] = None,
+    camera_size: Annotated[str | None, option("--camera-size", "Ask the camera for WIDTHxHEIGHT.")] = None,
+    camera_fps: Annotated[float | None, option("--camera-fps", "Ask the camera for this rate.")] = None,
+    camera_fourcc: Annotated[str | None, option("--camera-fourcc", "Ask the camera for a codec: MJPG.")] = None,
+    open_timeout_s: Annotated[float | None, option("--open-timeout-s", "Seconds to open a URL.")] = None,
+    read_timeout_s: Annotated[float | None, option("--read-timeout-s", "Seconds to wait for data.")] = None,
+    max_pixels: Annotated[int | None, option("--max-pixels", "Skip pictures with more pixels.")] = None,
+    report: Annotated[str | None, option("--report", "Write the run's numbers to this JSON file.")] = None,
+    overwrite: Annotated[bool | None, option("--overwrite", "Replace what exists.")] = None,
+    quiet: Annotated[bool | None, option("--quiet -q", "Nothing on stderr but errors.")] = None,
+    print_config: Annotated[bool, option("--print-config", "Print the resolved config as YAML, and stop.")] = False,
+    json_: Annotated[bool, option("--json", "Print the report on stdout.")] = False,
     debug: Debug = False,  # noqa: ARG001  read in `invoke`
 ) -> None:
     """Turn SOURCE into depth: a video, pictures, depth files or a preview.
@@ -165,9 +156,9 @@ def run(
 
 @app.command()
 def demo(
-    output: Annotated[Path, _option("-o --output", "Video to write.")] = Path("demo_depth.mp4"),
-    model: Annotated[str | None, _option("-m --model", "Model name, see `depthstream models`.")] = None,
-    quiet: Annotated[bool, _option("--quiet -q", "Nothing on stderr but errors.")] = False,
+    output: Annotated[Path, option("-o --output", "Video to write.")] = Path("demo_depth.mp4"),
+    model: Annotated[str | None, option("-m --model", "Model name, see `depthstream models`.")] = None,
+    quiet: Annotated[bool, option("--quiet -q", "Nothing on stderr but errors.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Run the main job on a short clip that comes with the package; replaces the result of an earlier demo."""
@@ -183,25 +174,25 @@ def demo(
 @app.command()
 def compare(
     source: Annotated[str, typer.Argument(help="A picture, folder, glob, .txt list or video.")],
-    model: Annotated[list[str], _option("-m --model", "Model, or MODEL=FILE with its weights; twice or more.")],
-    output: Annotated[str | None, _option("-o --output", "Folder for sheets of pictures, video for a video.")] = None,
-    weights_dir: Annotated[str | None, _option("--weights-dir", "Folder to look for weights in first.")] = None,
-    offline: Annotated[bool | None, _option("--offline", "Never download weights.")] = None,
-    config: Annotated[Path | None, _option("--config", "YAML file, see configs/.")] = None,
-    set_: Annotated[list[str] | None, _option("--set", "KEY=VALUE of the config; repeatable.")] = None,
-    colormap: Annotated[str | None, _option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
-    range_: Annotated[str | None, _option("--range", "frame, ema or LO:HI, of the first model.")] = None,
-    picture: Annotated[str | None, _option("--picture", "Format of the sheets: png, jpg, webp.")] = None,
-    device: Annotated[str | None, _option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, _option("--precision", "auto, fp32, bf16 or fp16.")] = None,
-    start: Annotated[str | None, _option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
-    end: Annotated[str | None, _option("--end", "End of the part of a video.")] = None,
-    max_frames: Annotated[int | None, _option("--max-frames", "Stop after this many frames.")] = None,
-    recursive: Annotated[bool | None, _option("--recursive", "Read the folders below a folder too.")] = None,
-    report: Annotated[str | None, _option("--report", "Write the run's numbers to this JSON file.")] = None,
-    overwrite: Annotated[bool | None, _option("--overwrite", "Replace what exists.")] = None,
-    quiet: Annotated[bool | None, _option("--quiet -q", "Nothing on stderr but errors.")] = None,
-    json_: Annotated[bool, _option("--json", "Print the report on stdout.")] = False,
+    model: Annotated[list[str], option("-m --model", "Model, or MODEL=FILE with its weights; twice or more.")],
+    output: Annotated[str | None, option("-o --output", "Folder for sheets of pictures, video for a video.")] = None,
+    weights_dir: Annotated[str | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
+    offline: Annotated[bool | None, option("--offline", "Never download weights.")] = None,
+    config: Annotated[Path | None, option("--config", "YAML file, see configs/.")] = None,
+    set_: Annotated[list[str] | None, option("--set", "KEY=VALUE of the config; repeatable.")] = None,
+    colormap: Annotated[str | None, option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
+    range_: Annotated[str | None, option("--range", "frame, ema or LO:HI, of the first model.")] = None,
+    picture: Annotated[str | None, option("--picture", "Format of the sheets: png, jpg, webp.")] = None,
+    device: Annotated[str | None, option("--device", "auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, option("--precision", "auto, fp32, bf16 or fp16.")] = None,
+    start: Annotated[str | None, option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
+    end: Annotated[str | None, option("--end", "End of the part of a video.")] = None,
+    max_frames: Annotated[int | None, option("--max-frames", "Stop after this many frames.")] = None,
+    recursive: Annotated[bool | None, option("--recursive", "Read the folders below a folder too.")] = None,
+    report: Annotated[str | None, option("--report", "Write the run's numbers to this JSON file.")] = None,
+    overwrite: Annotated[bool | None, option("--overwrite", "Replace what exists.")] = None,
+    quiet: Annotated[bool | None, option("--quiet -q", "Nothing on stderr but errors.")] = None,
+    json_: Annotated[bool, option("--json", "Print the report on stdout.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Compare models on the same pictures: labelled sheets, a contact sheet, and how well they agree.
@@ -232,7 +223,7 @@ def compare(
         "quiet": quiet,
     }
     resolved = configs.from_options(source, options, base=base)
-    _tell(resolved, lambda **hooks: compare_config(resolved, model, **hooks), as_json=json_)
+    tell(resolved, lambda **hooks: compare_config(resolved, model, **hooks), as_json=json_)
 
 
 def _run_and_tell(config: Any, *, as_json: bool = False) -> None:
@@ -240,67 +231,11 @@ def _run_and_tell(config: Any, *, as_json: bool = False) -> None:
     from stream.jobs import run_config
 
     first = default_model_line() if config.model.name is None else ""
-    _tell(config, lambda **hooks: run_config(config, **hooks), first=first, as_json=as_json)
-
-
-def _tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: bool = False) -> None:
-    """Run with a progress display; summary on stderr, report on stdout if wanted; exits with the run's code."""
-    from stream.progress import ProgressDisplay
-
-    with ProgressDisplay(quiet=config.output.quiet) as display, _told_of_ctrl_c():
-        if first:
-            display.say(first)
-        report = job(
-            on_progress=display,
-            on_note=lambda note: display.say(f"note: {note}"),
-            on_download=display.download,
-        )
-        for item in report.skipped:
-            display.say(f"skipped {item['name']}: {item['reason']}")
-        for warning in report.warnings:
-            display.say(f"warning: {warning}")
-        display.say(summary(report))
-    if as_json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False))
-    raise typer.Exit(report.exit_code)
-
-
-@contextmanager
-def _told_of_ctrl_c() -> Iterator[None]:
-    """Ctrl-C before there is anything to keep; typer would exit without a word."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(_fail("interrupted", 130, debug=False)) from None
-
-
-def default_model_line() -> str:
-    """Says that the built-in model is used, and what would be better."""
-    from stream.models import catalog
-
-    line = "model: starter, built in and small"
-    better = [spec.name for spec in catalog.MODELS if spec.recommended]
-    return f"{line}; better depth: -m {' or -m '.join(better)}" if better else line
-
-
-def summary(report: Any) -> str:
-    """One line for people: what was done, how fast, and where it lies."""
-    verb = {"interrupted": "interrupted after", "done": "done:", "done_with_skips": "done:"}[report.outcome.value]
-    parts = [f"{verb} {report.written} frame{'s' if report.written != 1 else ''}"]
-    if report.fps is not None:
-        parts.append(f"{report.fps:.1f} fps")
-    for cause, count in report.dropped.items():
-        parts.append(f"{count} dropped ({cause.replace('_', ' ')})")
-    if report.skipped:
-        parts.append(f"{len(report.skipped)} skipped")
-    if report.abandoned:
-        parts.append(f"stuck and abandoned: {', '.join(report.abandoned)}")
-    line = " · ".join(parts)
-    return f"{line} → {', '.join(report.outputs)}" if report.outputs else line
+    tell(config, lambda **hooks: run_config(config, **hooks), first=first, as_json=as_json)
 
 
 @app.command()
-def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False) -> None:
+def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
     """List the models: size, licence, what they are good for."""
     from stream.models import catalog
 
@@ -320,7 +255,7 @@ def models(as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False
 @app.command()
 def probe(
     source: Annotated[str, typer.Argument(help="As for `run`.")],
-    as_json: Annotated[bool, _option("--json", "Print as JSON.")] = False,
+    as_json: Annotated[bool, option("--json", "Print as JSON.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
@@ -367,22 +302,15 @@ def invoke(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except StreamError as error:
-        return _fail(str(error), error.exit_code, debug=debug)
+        return fail(str(error), error.exit_code, debug=debug)
     except typer.Exit as done:
         return int(done.exit_code)
     except _CommandLineError as error:
         message = getattr(error, "format_message", error.__str__)()
-        return _fail(f"{' '.join(message.split())}; see --help", 2, debug=debug)
+        return fail(f"{' '.join(message.split())}; see --help", 2, debug=debug)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130, debug=debug)
+        return fail("interrupted", 130, debug=debug)
     except Exception as error:  # noqa: BLE001  the last boundary: a defect of ours, told in one line
         hint = "" if debug else "; --debug shows where, and the bug tracker would like to know"
-        return _fail(f"{type(error).__name__}: {' '.join(str(error).split())}{hint}", 1, debug=debug)
+        return fail(f"{type(error).__name__}: {' '.join(str(error).split())}{hint}", 1, debug=debug)
     return code if isinstance(code, int) else 0
-
-
-def _fail(line: str, code: int, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"depthstream: {line}", file=sys.stderr)
-    return code

@@ -5,33 +5,28 @@ one after the other, and their maps wait on the disk.
 """
 
 import re
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from stream.capture.base import Source
-from stream.channel import Channel, Closed
 from stream.config import Config
-from stream.errors import ConfigError, ModelError, OutputError, SinkError, UsageError
-from stream.frames import ComparedDepth, Depth, DepthKind, Frame, SourceInfo, SourceKind
+from stream.errors import ConfigError, OutputError, UsageError
+from stream.frames import ComparedDepth, Depth, DepthKind, SourceInfo, SourceKind
 from stream.jobs import find_weights, load_engine, once, open_config_source, supervise
 from stream.metrics import Report
 from stream.models.spec import ModelSpec
+from stream.multi_inference import FromDisk, Together, spooled
 from stream.outputs import OutputKind, output_kind
 from stream.pipeline import Pipeline, ProgressHook, signals
 from stream.render.align import agreement
 from stream.render.range import displayed, parse_range
-from stream.render.sheet import MAX_WIDTH_PX, SheetRenderer, shrink
+from stream.render.sheet import MAX_WIDTH_PX, SheetRenderer
 from stream.sinks.base import Sink
-from stream.stages import Result
 
 if TYPE_CHECKING:
     import torch
@@ -113,14 +108,16 @@ def compare_config(
         with signals(_raise_interrupt):  # a terminated program removes its temporary files too
             if _fit_together(candidates, device):
                 engines = [load(candidate) for candidate in candidates]
-                inference: _Together = _Together(engines)
+                inference: Together = Together(engines)
             else:
                 say("the models do not fit into memory together: they run one after the other")
                 for candidate in candidates:  # a missing file is found, or fetched, before hours of work
                     find_weights(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
-                folders = _spooled(config, source.info, candidates[1:], load, renderer, resources)
+                by_name = {candidate.spec.name: candidate for candidate in candidates}
+                others = [candidate.spec for candidate in candidates[1:]]
+                folders = spooled(config, source.info, others, lambda s: load(by_name[s.name]), renderer, resources)
                 engines = [load(candidates[0])]
-                inference = _FromDisk(engines, folders)
+                inference = FromDisk(engines, folders)
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()
         return supervise(pipeline, engines, config, started=started, say=say, model=" | ".join(names))
@@ -255,122 +252,3 @@ def _fit_together(candidates: Sequence[Candidate], device: "torch.device") -> bo
     free = free_memory_bytes(device)
     needed = sum(candidate.spec.parameters_m for candidate in candidates) * 1e6 * _BYTES_PER_PARAMETER
     return free is None or needed <= _SHARE_OF_MEMORY * free
-
-
-class _Together:
-    """Runs every model on each frame in turn."""
-
-    def __init__(self, engines: Sequence["Engine"]) -> None:
-        self._engines = tuple(engines)
-
-    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
-        """See `stages.Inference`."""
-        while True:
-            try:
-                frame = frames.get()
-            except Closed:
-                return
-            try:
-                yield frame, self.compared(frame)
-            except ModelError as error:
-                if not self._is_refusal(frame):
-                    raise
-                on_skip(frame, str(error))
-
-    def compared(self, frame: Frame) -> ComparedDepth:
-        """The maps of all models for one frame."""
-        first, *others = (engine.infer([frame])[0] for engine in self._engines)
-        return _joined(first, others)
-
-    def close(self) -> None:
-        """Release the models."""
-        for engine in reversed(self._engines):  # each gives back the threads it found
-            engine.close()
-
-    def _is_refusal(self, frame: Frame) -> bool:
-        for engine in self._engines:
-            try:
-                engine.key(frame)
-            except ModelError:
-                return True
-        return False
-
-
-class _FromDisk(_Together):
-    """Runs the first model; the others' maps were computed before."""
-
-    def __init__(self, engines: Sequence["Engine"], folders: Sequence[Path]) -> None:
-        super().__init__(engines)
-        self._folders = tuple(folders)
-
-    def compared(self, frame: Frame) -> ComparedDepth:
-        """See `_Together`."""
-        (first,) = self._engines[0].infer([frame])
-        others = []
-        for folder in self._folders:
-            path = folder / f"{frame.index}.npz"
-            with np.load(path) as stored:
-                if "refusal" in stored:
-                    raise ModelError(str(stored["refusal"]))
-                kind = DepthKind(str(stored["kind"]))
-                others.append(Depth(values=stored["values"], kind=kind, index=frame.index))
-        return _joined(first, others)
-
-    def _is_refusal(self, frame: Frame) -> bool:
-        for folder in self._folders:
-            with np.load(folder / f"{frame.index}.npz") as stored:
-                if "refusal" in stored:
-                    return True
-        return super()._is_refusal(frame)
-
-
-def _joined(first: Depth, others: Sequence[Depth]) -> ComparedDepth:
-    return ComparedDepth(values=first.values, kind=first.kind, index=first.index, others=tuple(others))
-
-
-def _spooled(
-    config: Config,
-    info: SourceInfo,
-    candidates: Sequence[Candidate],
-    load: Callable[[Candidate], "Engine"],
-    renderer: SheetRenderer,
-    resources: ExitStack,
-) -> list[Path]:
-    """Run each model over the source by itself; gives a folder of its maps, as large as a pane, for each.
-
-    Raises:
-        OutputError: the maps would not fit into the temporary folder.
-        SinkError: it is full all the same.
-    """
-    from stream.sinks.naming import check_free_space
-
-    height, width = renderer.pane_size(info.size)
-    parent = Path(tempfile.mkdtemp(prefix="depthstream-compare-"))
-    resources.callback(shutil.rmtree, parent, ignore_errors=True)
-    count = (info.frame_count or 0) * len(candidates)
-    check_free_space(parent, count * height * width * 4, f"{count} depth maps that wait for the sheets")
-    folders = []
-    for candidate in candidates:
-        folder = parent / candidate.spec.name
-        folder.mkdir()
-        engine, source = load(candidate), open_config_source(config)
-        try:
-            for frame in source:
-                np.savez(folder / f"{frame.index}.npz", **_stored(engine, frame, renderer))  # type: ignore[arg-type]
-        except OSError as error:
-            raise SinkError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
-        finally:
-            source.close()
-            engine.close()
-        folders.append(folder)
-    return folders
-
-
-def _stored(engine: "Engine", frame: Frame, renderer: SheetRenderer) -> dict[str, object]:
-    """What is kept of one frame: its map, or why the model cannot take it."""
-    try:
-        engine.key(frame)
-    except ModelError as error:
-        return {"refusal": f"{engine.spec.name}: {error}"}
-    (depth,) = engine.infer([frame])
-    return {"values": shrink(depth.values, renderer.pane_size(frame.size)), "kind": depth.kind.value}

@@ -1,6 +1,7 @@
 """Comparisons: sheets, contact sheets and numbers of real models on real files."""
 
 import json
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stream import compare
+from stream import compare, multi_inference
 from stream.cli import invoke
 from stream.errors import SinkError
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame
@@ -177,9 +178,9 @@ def test_models_that_do_not_fit_together_give_the_same(small_weights: Path, monk
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]
     assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    before = set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*"))
+    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
     assert invoke(["compare", "photos", *models, "-o", "apart"]) == 3
-    assert set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
     for name in ("a.png", "b.png", "contact_sheet.png"):  # the number of torch's threads may change the last bit
         np.testing.assert_allclose(pixels(f"apart/{name}"), pixels(f"together/{name}"), atol=1)
     apart, together = (json.loads(Path(folder, "compare.json").read_text()) for folder in ("apart", "together"))
@@ -237,7 +238,7 @@ def test_what_is_needed_is_checked_before_the_first_model_runs(
 ) -> None:
     photos()
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    monkeypatch.setattr(compare, "_spooled", lambda *_args: pytest.fail("a model was run"))
+    monkeypatch.setattr(compare, "spooled", lambda *_args: pytest.fail("a model was run"))
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
     assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
     assert "dpt_levit_224.pt are not here" in capsys.readouterr().err
@@ -256,11 +257,11 @@ def test_a_full_disk_while_maps_wait_is_an_error_that_cleans_up(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    monkeypatch.setattr(compare.np, "savez", full)
-    before = set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*"))
+    monkeypatch.setattr(multi_inference.np, "savez", full)
+    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
     assert invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert set(Path(compare.tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
     assert not Path("photos_compare").exists()
 
 

@@ -6,6 +6,7 @@ Invariant: both appear complete, when the run ends; after an interrupted run the
 import contextlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -28,7 +29,7 @@ Measure = Callable[[Depth], Mapping[str, Any]]
 """The numbers of one result, ready for JSON."""
 
 
-class _Summary:
+class _Summary(ABC):
     """A sink that only collects, and writes its files at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
@@ -58,11 +59,13 @@ class _Summary:
         self.path = partial_path(self.path)
         self._save()
 
-    def abort(self, error: BaseException) -> None:
-        """Nothing was written."""
+    def abort(self, error: BaseException) -> None:  # noqa: ARG002 - nothing is to be kept
+        """Nothing was written: forget what was collected."""
+        self._written.clear()
 
+    @abstractmethod
     def _save(self) -> None:
-        raise NotImplementedError
+        """Write the files."""
 
     def _write(self, path: Path, content: bytes) -> None:
         temporary = path.with_name(f".{path.name}.partial")

@@ -5,6 +5,7 @@ As timm 0.6.12 has them; they take one picture size. Invariant: keys are those o
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ def to_windows(x: Tensor, window: int) -> Tensor:
     return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, window * window, channels)
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(nn.Module, ABC):
     """What both versions share: attention inside windows, with a bias for each relative position.
 
     Args:
@@ -58,13 +59,13 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         self._tables, self._masks = SizeCache(), SizeCache()
 
+    @abstractmethod
     def projected(self, x: Tensor) -> Tensor:
         """…×C → …×3C: queries, keys and values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def similarity_bias(self) -> Tensor:
         """float32 heads×(2W−1)²."""
-        raise NotImplementedError
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """N×(windows·heads)×W²×d each, `mask` 1×…×W²×W² → like `q`."""
