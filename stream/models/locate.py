@@ -130,12 +130,11 @@ def find_file(
         fetched = fetch(spec, cache_folder(), on_progress=on_progress, on_note=note)
         found, digest = Located(path=fetched.path, place=Place.CACHE), fetched.sha256
     digest = digest or sha256(found.path)
-    if others := [row.name for row in catalog.MODELS if row.weights.sha256 == digest and row.name != spec.name]:
-        # Models of one size have the same keys and shapes; only the published hash tells their files apart.
-        raise ModelError(
-            f"is not the file of {spec.name}", where=str(found.path), hint=f"use -m {' or -m '.join(others)}"
-        )
     if spec.weights.sha256 not in (None, digest):
+        # Models of one size have the same keys and shapes; only the published hash tells their files apart.
+        if others := [row.name for row in catalog.MODELS if row.weights.sha256 == digest]:
+            hint = f"use -m {' or -m '.join(others)}"
+            raise ModelError(f"is not the file of {spec.name}", where=str(found.path), hint=hint)
         if found.place is not Place.USER and verdict(spec, found.path, digest) is Verdict.DIFFERENT:
             raise _damaged(spec, found, digest)
         note(f"{found.path}: not the published file (sha256 {digest})")
