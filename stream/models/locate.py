@@ -132,7 +132,8 @@ def find_file(
     digest = digest or sha256(found.path)
     if spec.weights.sha256 not in (None, digest):
         # Models of one size have the same keys and shapes; only the published hash tells their files apart.
-        if others := [row.name for row in catalog.MODELS if row.weights.sha256 == digest]:
+        others = [row.name for row in catalog.MODELS if row.weights.sha256 == digest and row.name != spec.name]
+        if others:
             hint = f"use -m {' or -m '.join(others)}"
             raise ModelError(f"is not the file of {spec.name}", where=str(found.path), hint=hint)
         if found.place is not Place.USER and verdict(spec, found.path, digest) is Verdict.DIFFERENT:
