@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -219,7 +220,9 @@ def test_real_window_shows_and_stops(display: str, how: str) -> None:
             assert child.stdout.readline() == "ready\n"
             window = find_window(x)
             expected = (250, 120, 10)
-            seen = next((c for _ in range(10_000) if (c := colour_on_screen(x, window)) == expected), None)
+            give_up_s, seen = time.monotonic() + 20, colour_on_screen(x, window)
+            while seen != expected and time.monotonic() < give_up_s:
+                seen = colour_on_screen(x, window)
             assert seen == expected, "the picture was never painted"
             stop(x, window, how)
             out, err = child.communicate(timeout=30)
