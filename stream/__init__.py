@@ -9,6 +9,7 @@
 Importing this package loads neither torch nor a codec; the first run does.
 """
 
+import os
 from collections.abc import Iterator
 
 from stream.config import Config
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 
-def run(source: str | None = None, *, config: Config | None = None, **options: object) -> Report:
+def run(source: str | os.PathLike[str] | None = None, *, config: Config | None = None, **options: object) -> Report:
     """Run `source` through a model into files or a preview, as `depthstream run` does.
 
     Args:
@@ -74,7 +75,7 @@ def run(source: str | None = None, *, config: Config | None = None, **options: o
 
 
 def iter_depth(
-    source: str | None = None, *, config: Config | None = None, **options: object
+    source: str | os.PathLike[str] | None = None, *, config: Config | None = None, **options: object
 ) -> Iterator[tuple[Frame, Depth]]:
     """Yield each frame with its depth, in order; closing the generator stops every thread.
 
@@ -89,9 +90,10 @@ def iter_depth(
     return iter_config(_config(source, config, options))
 
 
-def _config(source: str | None, config: Config | None, options: dict[str, object]) -> Config:
+def _config(source: str | os.PathLike[str] | None, config: Config | None, options: dict[str, object]) -> Config:
     from stream.config import from_options
 
+    source = source if source is None else os.fspath(source)
     if config is not None:
         if source is not None or options:
             raise ConfigError("give either config= or a source with options, not both")

@@ -79,7 +79,7 @@ def run(
     fps: Annotated[float | None, option("--fps", "Pictures per second when stills become a video.")] = None,
     start: Annotated[str | None, option("--start", "Start of the part of a video: seconds or [HH:]MM:SS.")] = None,
     end: Annotated[str | None, option("--end", "End of the part of a video.")] = None,
-    max_frames: Annotated[int | None, option("--max-frames", "Stop after this many frames.")] = None,
+    max_frames: Annotated[int | None, option("--max-frames", "Stop after reading this many frames.")] = None,
     recursive: Annotated[bool | None, option("--recursive", "Read the folders below a folder too.")] = None,
     live: Annotated[bool | None, option("--live/--no-live", "Treat a URL as live, or as a file.")] = None,
     camera_size: Annotated[str | None, option("--camera-size", "Ask the camera for WIDTHxHEIGHT.")] = None,
@@ -156,8 +156,9 @@ def run(
 
 @app.command()
 def demo(
-    output: Annotated[Path, option("-o --output", "Video to write.")] = Path("demo_depth.mp4"),
+    output: Annotated[Path | None, option("-o --output", "Video to write instead of demo_depth.mp4.")] = None,
     model: Annotated[str | None, option("-m --model", "Model name, see `depthstream models`.")] = None,
+    overwrite: Annotated[bool, option("--overwrite", "Replace what exists; demo_depth.mp4 always is.")] = False,
     quiet: Annotated[bool, option("--quiet -q", "Nothing on stderr but errors.")] = False,
     debug: Debug = False,  # noqa: ARG001
 ) -> None:
@@ -167,7 +168,8 @@ def demo(
     from stream import config as configs
 
     with as_file(files("stream") / "data" / "demo.mp4") as clip:
-        options: dict[str, object] = {"output": output, "model": model, "layout": "side", "overwrite": True}
+        options: dict[str, object] = {"output": output or "demo_depth.mp4", "model": model, "layout": "side"}
+        options["overwrite"] = overwrite or output is None
         _run_and_tell(configs.from_options(str(clip), {**options, "quiet": quiet or None}))
 
 
@@ -299,6 +301,8 @@ def main() -> NoReturn:
 def invoke(arguments: list[str]) -> int:
     """Run a command line and return its exit code: 0, 1, 2, 3 or 130."""
     debug = "--debug" in arguments
+    if arguments in ([], ["weights"]):
+        arguments = [*arguments, "--help"]
     try:
         code = app(arguments, standalone_mode=False)
     except StreamError as error:
@@ -307,9 +311,12 @@ def invoke(arguments: list[str]) -> int:
         return int(done.exit_code)
     except _CommandLineError as error:
         message = getattr(error, "format_message", error.__str__)()
-        return fail(f"{' '.join(message.split())}; see --help", 2, debug=debug)
+        hint = "; quote a pattern ('*.jpg') or name the folder" if "unexpected extra argument" in message else ""
+        return fail(f"{' '.join(message.split()).rstrip('.')}{hint}; see --help", 2, debug=debug)
     except (KeyboardInterrupt, typer.Abort):
         return fail("interrupted", 130, debug=debug)
+    except OSError as error:
+        return fail(f"{error.filename or 'output'}: {error.strerror or error}", 1, debug=debug)
     except Exception as error:  # noqa: BLE001  the last boundary: a defect of ours, told in one line
         hint = "" if debug else "; --debug shows where, and the bug tracker would like to know"
         return fail(f"{type(error).__name__}: {' '.join(str(error).split())}{hint}", 1, debug=debug)

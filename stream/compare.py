@@ -92,7 +92,9 @@ def compare_config(
         device, threads = _checked_device(config, candidates)
 
         def load(candidate: Candidate) -> "Engine":
-            engine = load_engine(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+            return load_engine(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+
+        def keep(engine: "Engine") -> "Engine":
             unless_running.callback(engine.close)
             return engine
 
@@ -107,7 +109,7 @@ def compare_config(
         )
         with signals(_raise_interrupt):  # a terminated program removes its temporary files too
             if _fit_together(candidates, device):
-                engines = [load(candidate) for candidate in candidates]
+                engines = [keep(load(candidate)) for candidate in candidates]
                 inference: Together = Together(engines)
             else:
                 say("the models do not fit into memory together: they run one after the other")
@@ -116,7 +118,7 @@ def compare_config(
                 by_name = {candidate.spec.name: candidate for candidate in candidates}
                 others = [candidate.spec for candidate in candidates[1:]]
                 folders = spooled(config, source.info, others, lambda s: load(by_name[s.name]), renderer, resources)
-                engines = [load(candidates[0])]
+                engines = [keep(load(candidates[0]))]
                 inference = FromDisk(engines, folders)
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()

@@ -137,8 +137,8 @@ class OutputConfig(_Section):
     @classmethod
     def _comma_list(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
 
 
 class Config(_Section):
@@ -213,6 +213,13 @@ class _Yaml12(yaml.SafeLoader):
     """YAML 1.2's scalars: PyYAML follows 1.1, where `off` is False and `1:30` is 90."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  as the base class declares it
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuses a key that stands twice, where PyYAML would take the last."""
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.YAMLError(f"{twice} stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep=deep)
 
 
 for _tag, _pattern, _first in (

@@ -8,9 +8,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from stream.pipeline import Progress
 
 
 def option(names: str, help_text: str) -> Any:
@@ -26,18 +29,24 @@ def tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: bool
     from stream.progress import ProgressDisplay
 
     with ProgressDisplay(quiet=config.output.quiet) as display, _told_of_ctrl_c():
-        if first:
-            display.say(first)
-        report = job(
-            on_progress=display,
-            on_note=lambda note: display.say(f"note: {note}"),
-            on_download=display.download,
-        )
+        pending = [first] if first else []
+
+        def say(line: str) -> None:
+            while pending:  # not before an error that comes first: errors are one line
+                display.say(pending.pop())
+            display.say(line)
+
+        def show(progress: "Progress") -> None:
+            while pending:
+                display.say(pending.pop())
+            display(progress)
+
+        report = job(on_progress=show, on_note=lambda note: say(f"note: {note}"), on_download=display.download)
         for item in report.skipped:
-            display.say(f"skipped {item['name']}: {item['reason']}")
+            say(f"skipped {item['name']}: {item['reason']}")
         for warning in report.warnings:
-            display.say(f"warning: {warning}")
-        display.say(summary(report))
+            say(f"warning: {warning}")
+        say(summary(report))
     if as_json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))
     raise typer.Exit(report.exit_code)

@@ -5,7 +5,7 @@ Invariant: whatever fails before the pipeline runs leaves nothing open, and a fa
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from stream.capture.base import Source
 from stream.channel import Closed
 from stream.config import Config
-from stream.errors import ConfigError, UsageError
+from stream.errors import ConfigError, StreamError, UsageError
 from stream.frames import SourceKind
 from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
-from stream.outputs import build_renderer, build_sinks, plan_outputs
+from stream.outputs import build_renderer, build_sinks, is_report, plan_outputs
 from stream.pipeline import POLL_S, QUEUE, EngineInference, Pipeline, ProgressHook, raise_if_all_refused
 from stream.stages import Result, Stages
 
@@ -138,7 +138,7 @@ def run_config(
         StreamError: what went wrong, see `stream.errors`.
     """
     started, say = time.monotonic(), once(on_note)
-    with ExitStack() as unless_running:
+    with _reported_if_it_cannot_start(config, started), ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
         outputs = plan_outputs(config, source.info)
@@ -151,6 +151,24 @@ def run_config(
             say(note)
         unless_running.pop_all()
     return supervise(pipeline, [engine], config, started=started, say=say)
+
+
+@contextmanager
+def _reported_if_it_cannot_start(config: Config, started: float) -> Iterator[None]:
+    """Writes the report of a job whose source or model cannot be opened; bad usage does nothing at all."""
+    try:
+        yield
+    except StreamError as error:
+        path = config.output.report
+        if error.exit_code == 1 and path is not None and (not path.exists() or is_report(path)):
+            with suppress(OSError):  # the error itself is what must be told
+                Report.of_failure(
+                    str(error),
+                    source=config.source or "",
+                    model=config.model.name or "",
+                    duration_s=time.monotonic() - started,
+                ).save(path)
+        raise
 
 
 def once(on_note: Callable[[str], None] | None) -> "Notes":

@@ -136,6 +136,37 @@ class Report:
     outputs: list[str]
     abandoned: list[str]
 
+    @classmethod
+    def of_failure(cls, error: str, *, source: str, model: str, duration_s: float) -> "Report":
+        """The report of a run that failed before its first frame."""
+        return cls(
+            outcome=Outcome.FAILED,
+            error=error,
+            source=source,
+            model=model,
+            weights_sha256="",
+            device="",
+            precision="",
+            captured=0,
+            inferred=0,
+            written=0,
+            shown=0,
+            not_shown=0,
+            dropped={},
+            skipped=[],
+            warnings=[],
+            notes=[],
+            counters={},
+            fps=None,
+            latency_p50_s=None,
+            latency_p95_s=None,
+            stages={},
+            peak_memory_bytes=peak_memory_bytes(),
+            duration_s=duration_s,
+            outputs=[],
+            abandoned=[],
+        )
+
     @property
     def exit_code(self) -> int:
         """See `Outcome.exit_code`."""
@@ -146,8 +177,12 @@ class Report:
         return {"exit_code": self.exit_code, **asdict(self)}
 
     def save(self, path: Path) -> None:
-        """Write as JSON, in one move."""
+        """Write as JSON, in one move; into a device or pipe as it is."""
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+            return
         temporary = path.with_name(path.name + ".partial")
         temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.replace(path)

@@ -121,17 +121,21 @@ def spooled(
     for spec in specs:
         folder = parent / spec.name
         folder.mkdir()
-        engine, source = load(spec), open_config_source(config)
-        try:
-            for frame in source:
-                np.savez(folder / f"{frame.index}.npz", **_stored(engine, frame, renderer))  # type: ignore[arg-type]
-        except OSError as error:
-            raise SinkError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
-        finally:
-            source.close()
-            engine.close()
+        _spool(config, load(spec), folder, renderer)  # nothing here refers to the model when the next one is loaded
         folders.append(folder)
     return folders
+
+
+def _spool(config: Config, engine: "Engine", folder: Path, renderer: SheetRenderer) -> None:
+    source = open_config_source(config)
+    try:
+        for frame in source:
+            np.savez(folder / f"{frame.index}.npz", **_stored(engine, frame, renderer))  # type: ignore[arg-type]
+    except OSError as error:
+        raise SinkError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
+    finally:
+        source.close()
+        engine.close()
 
 
 def _stored(engine: "Engine", frame: Frame, renderer: SheetRenderer) -> dict[str, object]:

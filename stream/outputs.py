@@ -4,6 +4,8 @@ Invariant: when `plan_outputs` returns, nothing that exists will be replaced una
 """
 
 import glob
+import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,6 +100,12 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
             where=str(path),
             hint="name a folder, and add --save npy",
         )
+    if path is not None and kind is OutputKind.FOLDER and not path.is_dir() and _LOOKS_LIKE_A_FILE.search(path.name):
+        raise OutputError(
+            f"nothing is written as {path.suffix}",
+            where=str(path),
+            allowed="a video (.mp4, .m4v, .mov, .mkv, .webm), a picture (.png, .jpg, .webp), or a folder",
+        )
     if kind is OutputKind.PICTURE and not (stills and len(info.names) == 1) and config.capture.max_frames != 1:
         raise OutputError(
             "one picture cannot hold many frames", where=str(path), hint="name a video (.mp4) or a folder for OUT"
@@ -125,11 +133,23 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
             check_output(file, overwrite=output.overwrite, inputs=inputs)
     _check_against_inputs(files, inputs)
     if output.report is not None:
-        _check_report(output.report, [*files, *(p for p in (path,) if p is not None)], inputs)
+        targets = [*files, *(p for p in (path,) if p is not None)]
+        _check_report(output.report, targets, inputs, overwrite=output.overwrite)
     _check_space(config, info, path, kind, depth_path)
     return OutputPlan(info=info, path=path, kind=kind, depth_path=depth_path, preview=preview)
 
 
+def is_report(path: Path) -> bool:
+    """True if the file is the report of an earlier run."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "exit_code" in content
+
+
+_LOOKS_LIKE_A_FILE = re.compile(r"[^.]\.[A-Za-z][A-Za-z0-9]{1,4}$")
+"""A folder may have a dot in its name (`v1.2`), but `x.txt` or `film.mp` is a mistake."""
 _DEPTH_SUFFIXES = {".npy", ".pfm", ".exr"}
 
 
@@ -179,8 +199,8 @@ def _check_against_inputs(files: list[Path], inputs: list[Path]) -> None:
             raise OutputError("would replace an input", where=str(file), hint="choose another folder with -o")
 
 
-def _check_report(report: Path, outputs: list[Path], inputs: list[Path]) -> None:
-    """A report may replace an earlier report, nothing else.
+def _check_report(report: Path, outputs: list[Path], inputs: list[Path], *, overwrite: bool) -> None:
+    """A report may replace an earlier report; anything else only with `overwrite`, an input or output never.
 
     Raises:
         OutputError: it is an input, an output or a folder, or cannot be created.
@@ -193,6 +213,9 @@ def _check_report(report: Path, outputs: list[Path], inputs: list[Path]) -> None
         raise OutputError("is an output of this run", where=f"--report {report}", hint="choose another name")
     files = [path for path in inputs if not path.is_dir()]
     check_output(report, overwrite=True, inputs=[path for path in files if path.resolve() == report.resolve()])
+    if report.is_file() and not overwrite and not is_report(report):
+        hint = "choose another name or pass --overwrite"
+        raise OutputError("the file exists and is no report", where=f"--report {report}", hint=hint)
 
 
 def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:

@@ -207,3 +207,23 @@ def test_the_webcam_config_runs_on_a_pattern(tmp_path: Path, monkeypatch: pytest
     assert invoke(arguments) == 0
     with av.open("cam.mp4") as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (2 * 640 + 50, 480)
+
+
+def test_a_demo_never_replaces_what_somebody_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.mp4").write_bytes(b"my holiday")
+    assert invoke(["demo", "-o", "mine.mp4", "-q"]) == 2
+    assert Path("mine.mp4").read_bytes() == b"my holiday"
+
+
+def test_an_error_comes_alone_and_a_shell_pattern_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "nowhere.mp4"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert invoke(["run", "a.jpg", "b.jpg"]) == 2
+    assert "quote a pattern" in capsys.readouterr().err
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["weights"]):
+        assert invoke(arguments) == 0
+        assert "Usage:" in capsys.readouterr().out

@@ -128,3 +128,14 @@ def test_yaml_is_read_as_version_1_2(tmp_path: Path) -> None:
     built = config.build(values, where="test")
     assert (built.output.preview, built.source, built.capture.fps) == ("off", "0", 0.5)
     assert built.render.range == "-1:2"
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("render:\n  alpha: 0.5\nrender:\n  alpha: 0.6\n")
+    with pytest.raises(ConfigError, match="render stands twice"):
+        config.load(path)
+
+
+def test_formats_named_twice_are_written_once() -> None:
+    assert config.from_options("x", {"save": "npy,npy,pfm"}).output.save == ("npy", "pfm")

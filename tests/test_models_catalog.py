@@ -66,7 +66,7 @@ def test_find_knows_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         registry.find("startr")
-    assert str(caught.value) == "unknown model 'startr' (allowed: starter); `depthstream models` lists all"
+    assert str(caught.value) == "unknown model 'startr'; did you mean starter? `depthstream models` lists all"
 
 
 def test_the_manifest_is_that_of_the_file() -> None:

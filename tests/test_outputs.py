@@ -1,5 +1,6 @@
 """What is refused before any work: nothing that exists is replaced unasked, an input never."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,9 +82,44 @@ def test_an_input_under_another_folder_of_the_list_is_not_replaced() -> None:
     assert Path("photos/sub/a.png").read_bytes() == before
 
 
-def test_an_earlier_report_may_be_replaced() -> None:
-    Path("r.json").write_text("{}")
+def test_an_earlier_report_may_be_replaced_and_nothing_else() -> None:
+    Path("r.json").write_text('{"exit_code": 0}')
     plan("photos/a.png", output="x.png", report="r.json")
+    Path("mine.json").write_text("{}")
+    with pytest.raises(OutputError, match="is no report"):
+        plan("photos/a.png", output="x.png", report="mine.json")
+    plan("photos/a.png", output="x.png", report="mine.json", overwrite=True)
+
+
+def test_a_report_goes_through_a_link_and_into_a_pipe() -> None:
+    Path("target.json").write_text('{"exit_code": 0}')
+    Path("link.json").symlink_to("target.json")
+    stream.run("photos/a.png", output="x.png", report="link.json")
+    assert Path("link.json").is_symlink()
+    assert json.loads(Path("target.json").read_text())["written"] == 1
+    stream.run("photos/a.png", output="y.png", report="/dev/null")
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_job_that_cannot_start_is_reported() -> None:
+    Path("broken.mp4").write_bytes(b"no video")
+    with pytest.raises(StreamError) as caught:
+        stream.run("broken.mp4", output="x.mp4", report="r.json")
+    report = json.loads(Path("r.json").read_text())
+    assert (report["outcome"], report["exit_code"], report["error"]) == ("failed", 1, str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["x.txt", "film.mp", "depth.tar"])
+def test_a_name_that_looks_like_a_file_of_another_kind_is_refused(name: str) -> None:
+    with pytest.raises(OutputError, match="nothing is written as"):
+        plan("photos", output=name)
+    Path(name).mkdir()
+    plan("photos", output=name)
+
+
+def test_a_folder_may_have_a_dot() -> None:
+    plan("photos", output="v1.2")
+    plan("photos", output=".hidden")
 
 
 def test_a_name_with_brackets_is_a_picture_and_not_a_pattern() -> None:

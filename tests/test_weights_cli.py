@@ -107,8 +107,8 @@ def test_one_failure_does_not_stop_the_others(
     [
         (["get"], "name the models"),
         (["get", "tiny", "--all"], "name the models"),
-        (["get", "tny"], "allowed: tiny"),
-        (["verify", "tny"], "allowed: tiny"),
+        (["get", "tny"], "did you mean tiny"),
+        (["verify", "tny"], "did you mean tiny"),
         (["list", "--weights-dir", "nowhere"], "nowhere: no such folder"),
         (["get", "tiny", "--weights-dir", "nowhere"], "nowhere: no such folder"),
     ],

@@ -16,6 +16,7 @@ from stream.capture.picture import SUFFIXES
 from stream.errors import SourceError, SourceNotFoundError
 
 LIST_SUFFIX = ".txt"
+_VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts", ".mts", ".mpg"}
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -94,6 +95,8 @@ def _in_folder(folder: Path, *, recursive: bool) -> Found:
             ignored.append(relative.as_posix())
     if not names:
         hint = f"{_count(below, 'picture')} in the folders below: add --recursive" if below else ""
+        if not below and any(Path(name).suffix.lower() in _VIDEO_SUFFIXES for name in ignored):
+            hint = "videos are run one at a time: name one"
         raise _no_pictures(str(folder), len(ignored), hint=hint)
     names.sort(key=lambda name: (natural_key(name), name))
     return Found(tuple(folder / name for name in names), folder, tuple(sorted(ignored, key=natural_key)))

@@ -112,7 +112,7 @@ class ImagesSource:
                 delivered += 1
                 yield Frame(
                     index=job.index,
-                    pts=job.index,
+                    pts=job.index if self.info.rate is None else delivered - 1,  # a film has no gaps
                     time_base=self.info.time_base,
                     captured_at=self._clock(),
                     rgb=decoded.rgb,

@@ -3,6 +3,7 @@
 Invariant: no wait is longer than the given timeouts, so a peer that stalls ends the source with an error.
 """
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -187,4 +188,6 @@ def _failure(url: str, what: str, error: BaseException, limit_s: float, *, is_la
         return SourceError(f"{what}: no data for {limit_s:g} s", where=where, hint="is the sender running?")
     if isinstance(error, av.error.InvalidDataError):
         return SourceError(f"{what}: this is not a video stream", where=where)
+    if getattr(error, "errno", None) == errno.EIO:  # what FFmpeg makes of a name that does not resolve, among others
+        return SourceError(f"{what}: cannot be reached", where=where, hint="is the address right, and the network up?")
     return SourceError(f"{what}: {explain(error)}", where=where)

@@ -57,8 +57,7 @@ def find(name: str) -> ModelSpec:
         near = difflib.get_close_matches(name.lower(), rows, n=3, cutoff=0.5)
         raise UsageError(
             f"unknown model {name!r}",
-            allowed=", ".join(near or names()[:5]),
-            hint="`depthstream models` lists all",
+            hint=f"{f'did you mean {near[0]}? ' if near else ''}`depthstream models` lists all",
         )
     return spec
 

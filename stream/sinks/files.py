@@ -57,6 +57,7 @@ class FileSink(ABC):
         """Files accepted."""
         self._written = 0
         """Files that are complete; counted by the writer's thread."""
+        self._last: Path | None = None
         self._is_closed = False
         self._is_final = False
 
@@ -74,6 +75,8 @@ class FileSink(ABC):
         """The folder, or the file (while partial under that name); empty once closed with nothing written."""
         if self._is_closed and not self._written:
             return []
+        if self._is_closed and self._written == 1 and self._last is not None:
+            return [str(self._last)]  # the one file says more than its folder
         return [str(partial_path(self.path) if self._is_single and not self._is_final else self.path)]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - any size fits
@@ -123,6 +126,7 @@ class FileSink(ABC):
         def job() -> None:
             write_file(target, encode, temporary=temporary)
             self._written += 1
+            self._last = None if self._is_single else target
 
         self._writer.submit(job, size_bytes)
         self._count += 1
