@@ -56,6 +56,7 @@ def run(
     weights: Annotated[str | None, option("--weights", "Checkpoint file to use.")] = None,
     weights_dir: Annotated[str | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
     offline: Annotated[bool | None, option("--offline", "Never download weights.")] = None,
+    commercial_only: Annotated[bool | None, option("--commercial-only", "Refuse non-commercial licences.")] = None,
     config: Annotated[Path | None, option("--config", "YAML file, see configs/.")] = None,
     set_: Annotated[list[str] | None, option("--set", "KEY=VALUE of the config; repeatable.")] = None,
     layout: Annotated[str | None, option("--layout", "side, depth or overlay.")] = None,
@@ -111,6 +112,7 @@ def run(
         "weights": weights,
         "weights_dir": weights_dir,
         "offline": offline,
+        "commercial_only": commercial_only,
         "layout": layout,
         "colormap": colormap,
         "alpha": alpha,
@@ -180,6 +182,7 @@ def compare(
     output: Annotated[str | None, option("-o --output", "Folder for sheets of pictures, video for a video.")] = None,
     weights_dir: Annotated[str | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
     offline: Annotated[bool | None, option("--offline", "Never download weights.")] = None,
+    commercial_only: Annotated[bool | None, option("--commercial-only", "Refuse non-commercial licences.")] = None,
     config: Annotated[Path | None, option("--config", "YAML file, see configs/.")] = None,
     set_: Annotated[list[str] | None, option("--set", "KEY=VALUE of the config; repeatable.")] = None,
     colormap: Annotated[str | None, option("--colormap", "inferno, magma, viridis, turbo, spectral_r, …")] = None,
@@ -211,6 +214,7 @@ def compare(
         "output": output,
         "weights_dir": weights_dir,
         "offline": offline,
+        "commercial_only": commercial_only,
         "colormap": colormap,
         "range": range_,
         "picture": picture,
@@ -238,11 +242,17 @@ def _run_and_tell(config: Any, *, as_json: bool = False) -> None:
 
 @app.command()
 def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
-    """List the models: size, licence, what they are good for."""
+    """List the models: size, licence, output, input size, whether the weights are here, what they are good for."""
     from stream.models import catalog
+    from stream.models.locate import search
 
-    rows = [spec.describe() for spec in catalog.MODELS]
+    here = {spec.name: search(spec) for spec in catalog.MODELS}
     if as_json:
+        rows = [
+            {**spec.describe(), "present": found is not None, "path": str(found.path) if found else None}
+            for spec in catalog.MODELS
+            for found in [here[spec.name]]
+        ]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     widest = max(len(spec.name) for spec in catalog.MODELS)
@@ -250,7 +260,8 @@ def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False)
         height, width = spec.input.size_hw
         unit = "metres" if spec.max_depth_m else "disparity"
         also = f"  also {', '.join(spec.aliases)}" if spec.aliases else ""
-        facts = f"{spec.parameters_m:>7.1f} M  {spec.licence:<12}  {unit:<9}  {width}×{height}"
+        place = "here" if here[spec.name] else "not here"
+        facts = f"{spec.parameters_m:>7.1f} M  {spec.licence:<12}  {unit:<9}  {width}×{height}  {place}"
         print(f"{spec.name:<{widest}}  {facts}\n    {spec.summary}{also}")
 
 

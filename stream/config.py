@@ -38,6 +38,7 @@ class ModelConfig(_Section):
     weights: Path | None = Field(None, description="Checkpoint file to use instead of the catalog's.")
     weights_dir: Path | None = Field(None, description="Folder to look for the catalog's file in first.")
     offline: bool = Field(False, description="Never download weights.")
+    commercial_only: bool = Field(False, description="Refuse weights whose licence forbids commercial use.")
     input_size: int | None = Field(None, ge=32, le=8192, description="Inference size in pixels; default: the model's.")
     square: bool = Field(False, description="Squeeze pictures to a square network input.")
 
@@ -299,6 +300,7 @@ OPTION_KEYS: dict[str, str] = {
     "weights": "model.weights",
     "weights_dir": "model.weights_dir",
     "offline": "model.offline",
+    "commercial_only": "model.commercial_only",
     "input_size": "model.input_size",
     "square": "model.square",
     "start": "capture.start",

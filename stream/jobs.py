@@ -84,6 +84,7 @@ def find_weights(
         weights=model.weights,
         weights_dir=model.weights_dir,
         offline=model.offline,
+        commercial_only=model.commercial_only,
         on_progress=on_download,
         on_note=on_note,
     )
@@ -106,6 +107,7 @@ def load_engine(
         weights=config.model.weights,
         weights_dir=config.model.weights_dir,
         offline=config.model.offline,
+        commercial_only=config.model.commercial_only,
         on_progress=on_download,
         on_note=on_note,
     )

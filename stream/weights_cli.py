@@ -74,6 +74,9 @@ def get(
     names: _Names = None,
     all_: Annotated[bool, typer.Option("--all", help="Every published file.", show_default=False)] = False,
     weights_dir: _Folder = None,
+    commercial_only: Annotated[
+        bool, typer.Option("--commercial-only", help="Refuse non-commercial licences.", show_default=False)
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", show_default=False)
     ] = False,
@@ -91,6 +94,9 @@ def get(
     specs = [registry.find(name) for name in names or []]
     if all_:
         specs = [spec for spec in catalog.MODELS if spec.weights.url is not None]
+        specs = [spec for spec in specs if not (commercial_only and spec.licence_note)]
+    if refused := [spec.name for spec in specs if commercial_only and spec.licence_note]:
+        raise UsageError(f"{', '.join(refused)} may not be used commercially", where="--commercial-only")
     failures: list[StreamError] = []
     with ProgressDisplay(quiet=quiet) as display:
         for spec in _parts(specs):

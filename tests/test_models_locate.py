@@ -233,3 +233,16 @@ def test_another_models_published_file_is_refused_with_its_name(
     monkeypatch.setattr(catalog, "MODELS", (spec, published))
     with pytest.raises(ModelError, match=r"is not the file of depth_anything_v2_vits; use -m depth_anything_v1_vits"):
         find_file(spec, file)
+
+
+def test_a_non_commercial_licence_is_said_at_use_or_refused(tmp_path: Path) -> None:
+    spec = registry.find("depth_anything_v2_vitb")
+    (tmp_path / spec.weights.file).write_bytes(b"weights")
+    said: list[str] = []
+    registry.files(spec, weights_dir=tmp_path, on_note=said.append)
+    assert said[0] == "depth_anything_v2_vitb.pth: its licence, CC-BY-NC-4.0, allows no commercial use"
+    with pytest.raises(UsageError, match=r"--commercial-only: depth_anything_v2_vitb is CC-BY-NC-4\.0"):
+        registry.files(spec, weights_dir=tmp_path, commercial_only=True)
+    said.clear()
+    registry.files(STARTER, commercial_only=True, on_note=said.append)
+    assert said == []

@@ -177,17 +177,17 @@ def test_a_run_fetches_its_weights_once_and_says_so_once(
     assert invoke([*arguments, "--json"]) == 0
     out, err = capsys.readouterr()
     told = [line.removeprefix("note: ") for line in err.splitlines() if "two.safetensors" in line]
-    assert told == [
-        f"downloading two.safetensors to {tmp_path / 'cache'}",
-        "two.safetensors: its licence, CC-BY-NC-4.0, allows no commercial use",
-    ]
+    licence = "two.safetensors: its licence, CC-BY-NC-4.0, allows no commercial use"
+    assert told == [licence, f"downloading two.safetensors to {tmp_path / 'cache'}"]
     report = json.loads(out)
     assert report["weights_sha256"] == STARTER.weights.sha256
     assert report["notes"][:2] == told
 
     (tmp_path / "cache").rename(tmp_path / "mine")
     assert invoke([*arguments, "--weights-dir", str(tmp_path / "mine"), "--offline"]) == 0
-    assert "two.safetensors" not in capsys.readouterr().err
+    assert [line for line in capsys.readouterr().err.splitlines() if "two.safetensors" in line] == [f"note: {licence}"]
+    assert invoke([*arguments, "--weights-dir", str(tmp_path / "mine"), "--commercial-only"]) == 2
+    assert "--commercial-only: two is CC-BY-NC-4.0" in capsys.readouterr().err
     assert len(server.requests) == 2
 
 

@@ -16,7 +16,7 @@ from stream.errors import ModelError
 from stream.models.download import Download, OnTransfer, Transfer, by_hand, no_room, size_text
 from stream.models.spec import ModelSpec
 
-__all__ = ["Fetched", "OnNote", "OnTransfer", "Transfer", "by_hand", "fetch", "is_non_commercial", "size_text"]
+__all__ = ["Fetched", "OnNote", "OnTransfer", "Transfer", "by_hand", "fetch", "size_text"]
 
 TIMEOUT_S = 30.0
 """For connecting, and for each wait for more data."""
@@ -77,8 +77,8 @@ def fetch(
             if target.is_file():
                 return Fetched(path=target, sha256=None)
             say(f"downloading {target.name} to {folder}")
-            if is_non_commercial(spec):
-                say(f"{target.name}: its licence, {spec.licence}, allows no commercial use")
+            if spec.licence_note:
+                say(spec.licence_note)
             download = Download(url, target, on_progress=on_progress, timeout_s=timeout_s)
             download.run(attempts=attempts, sleep=sleep)
             return Fetched(path=target, sha256=_verified(spec, download, say))
@@ -90,11 +90,6 @@ def fetch(
             where=str(folder),
             hint=f"fetch {url} by hand and pass it with --weights",
         ) from error
-
-
-def is_non_commercial(spec: ModelSpec) -> bool:
-    """True if the licence of the weights forbids commercial use (SPDX: the NC among Creative Commons' terms)."""
-    return "-NC" in spec.licence
 
 
 def _verified(spec: ModelSpec, download: Download, say: OnNote) -> str:

@@ -68,6 +68,7 @@ def load(
     weights: Path | None = None,
     weights_dir: Path | None = None,
     offline: bool = False,
+    commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
     on_note: OnNote | None = None,
 ) -> LoadedModel:
@@ -75,17 +76,24 @@ def load(
 
     Args:
         weights: a checkpoint to use instead of the catalog's.
+        commercial_only: refuse weights whose licence forbids commercial use; otherwise that is noted.
         weights_dir, offline, on_progress, on_note: where the catalog's is looked for, and how it is downloaded; see
             `locate.find_file`.
 
     Raises:
-        UsageError: unknown name, or no such weights file or folder.
+        UsageError: unknown name, no such weights file or folder, or the licence is refused.
         ModelError: the weights are nowhere, cannot be downloaded or read, or do not fit, or a file that the program
             shipped or downloaded is not the published one.
     """
     spec = find(model) if isinstance(model, str) else model
     found = files(
-        spec, weights=weights, weights_dir=weights_dir, offline=offline, on_progress=on_progress, on_note=on_note
+        spec,
+        weights=weights,
+        weights_dir=weights_dir,
+        offline=offline,
+        commercial_only=commercial_only,
+        on_progress=on_progress,
+        on_note=on_note,
     )
     network = _RUNTIMES.get(spec.architecture, _filled)(spec, [file.path for file in found])
     notes = tuple(note for file in found for note in file.notes)
@@ -99,10 +107,16 @@ def files(
     weights: Path | None = None,
     weights_dir: Path | None = None,
     offline: bool = False,
+    commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
     on_note: OnNote | None = None,
 ) -> list[Checked]:
     """The weights file and its companions, found or downloaded; arguments and errors as for `load`."""
+    if spec.licence_note and commercial_only:
+        hint = "`depthstream models` shows every licence"
+        raise UsageError(f"{spec.name} is {spec.licence}, for no commercial use", where="--commercial-only", hint=hint)
+    if spec.licence_note and on_note is not None:
+        on_note(spec.licence_note)
     return [
         find_file(
             part,

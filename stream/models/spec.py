@@ -123,6 +123,15 @@ class ModelSpec:
     fp32_keys: tuple[str, ...] = ()
     recommended: bool = False
 
+    @property
+    def licence_note(self) -> str:
+        """What must be said of a licence that forbids commercial use (the NC of Creative Commons), else empty."""
+        return (
+            f"{self.weights.file}: its licence, {self.licence}, allows no commercial use"
+            if "-NC" in self.licence
+            else ""
+        )
+
     def parts(self) -> "Iterator[ModelSpec]":
         """This row for its weights file, then one like it for each companion."""
         yield self
