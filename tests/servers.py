@@ -1,12 +1,18 @@
 """Servers on 127.0.0.1 for tests of network sources: threads that are joined, faults on demand."""
 
+import base64
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from stream.media import av
+
+Talk = Callable[[socket.socket, threading.Event], None]
+"""What a server does with its connection, until it is done or the event is set."""
 WAIT_S = 10.0
 """No wait of a server is longer, so that a failing test ends."""
 
@@ -107,7 +113,7 @@ class HttpServer:
 
 
 @contextmanager
-def tcp_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+def tcp_server(talk: Talk) -> Iterator[int]:
     """Accepts one connection and hands it to `talk` with an event that is set at the end; yields the port."""
     stopped = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -132,16 +138,98 @@ def tcp_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterat
         thread.join(WAIT_S)
 
 
-def send_then_close(data: bytes) -> Callable[[socket.socket, threading.Event], None]:
+def send_then_close(data: bytes) -> Talk:
     return lambda connection, _stopped: connection.sendall(data)
 
 
-def send_then_stall(data: bytes) -> Callable[[socket.socket, threading.Event], None]:
+def send_then_stall(data: bytes) -> Talk:
     def talk(connection: socket.socket, stopped: threading.Event) -> None:
         connection.sendall(data)
         stopped.wait(WAIT_S)
 
     return talk
+
+
+def send_until_left(data: bytes, left: threading.Event) -> Talk:
+    """Sends `data`, waits for the client to hang up, and sets `left` when it did."""
+
+    def talk(connection: socket.socket, _stopped: threading.Event) -> None:
+        connection.sendall(data)
+        if connection.recv(1) == b"":
+            left.set()
+
+    return talk
+
+
+class RtspCamera:
+    """An IP camera: H.264 over RTP, interleaved with the RTSP connection (RFC 2326, 10.12). It refuses UDP.
+
+    Args:
+        path: the video it sends, as fast as the client takes it.
+        sent: how many of its RTP packets; None for all.
+        login: `name:password` that it demands (Basic, RFC 7617).
+        hangs_up: close the connection after the last packet; else wait for the client.
+    """
+
+    def __init__(self, path: Path, *, sent: int | None = None, login: str = "", hangs_up: bool = False) -> None:
+        self._packets = rtp_packets(path)[:sent]
+        self._login = b"Basic " + base64.b64encode(login.encode()) if login else None
+        self._hangs_up = hangs_up
+        self.methods: list[str] = []
+        """Every request that was granted."""
+
+    def talk(self, connection: socket.socket, _stopped: threading.Event) -> None:
+        """See `tcp_server`."""
+        with connection.makefile("rb") as requests:
+            while line := requests.readline():
+                method, url = line.decode().split()[:2]
+                headers: dict[str, bytes] = {}
+                while header := requests.readline().strip():
+                    name, _, value = header.partition(b":")
+                    headers[name.decode().lower()] = value.strip()
+                status, fields, body = self._answer(method, url, headers)
+                if status == "200 OK":
+                    self.methods.append(method)
+                fields = {"CSeq": headers["cseq"].decode(), "Content-Length": str(len(body)), **fields}
+                lines = [f"RTSP/1.0 {status}", *(f"{name}: {value}" for name, value in fields.items()), "", body]
+                connection.sendall("\r\n".join(lines).encode())
+                if self.methods[-1:] == ["PLAY"]:
+                    for packet in self._packets:
+                        connection.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+                    if self._hangs_up:
+                        return
+
+    def _answer(self, method: str, url: str, headers: dict[str, bytes]) -> tuple[str, dict[str, str], str]:
+        """Status, header fields and body."""
+        if self._login not in (None, headers.get("authorization")):
+            return "401 Unauthorized", {"WWW-Authenticate": 'Basic realm="camera"'}, ""
+        if method == "OPTIONS":
+            return "200 OK", {"Public": "DESCRIBE, SETUP, PLAY, TEARDOWN"}, ""
+        if method == "DESCRIBE":
+            sdp = ("v=0", "s=camera", "t=0 0", "m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/90000", "a=control:track", "")
+            return "200 OK", {"Content-Type": "application/sdp", "Content-Base": f"{url}/"}, "\r\n".join(sdp)
+        if method == "SETUP" and b"interleaved=0-1" not in headers["transport"]:
+            return "461 Unsupported Transport", {}, ""
+        fields = {"Transport": headers["transport"].decode()} if method == "SETUP" else {}
+        return "200 OK", {"Session": "1", **fields}, ""
+
+
+def rtp_packets(path: Path) -> list[bytes]:
+    """The H.264 track of a video as RTP packets (RFC 6184) of payload type 96."""
+    written: list[bytes] = []
+
+    class Target:
+        def write(self, data: bytes) -> int:
+            written.append(bytes(data))
+            return len(data)
+
+    with av.open(str(path)) as source, av.open(Target(), "w", "rtp", options={"packetsize": "1200"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return [data for data in written if data[1] & 0x7F == 96]  # the others are RTCP
 
 
 @contextmanager

@@ -32,6 +32,7 @@ _BY_SCHEME = {
     "rtsps": {"rtsp_transport": "tcp"},
     "udp": {"overrun_nonfatal": "1"},  # a slow reader loses packets rather than the stream
 }
+_OPENING, _READING = "cannot be opened", "reading failed"
 
 
 class Liveness(StrEnum):
@@ -75,7 +76,7 @@ def open_network(
         container = av.open(address, options=options, timeout=(open_timeout_s, read_timeout_s))
     except (av.error.FFmpegError, OSError) as error:
         is_late = clock() - started >= open_timeout_s  # FFmpeg's rtsp calls its own timeout invalid data
-        raise _failure(address, "cannot be opened", error, open_timeout_s, is_late=is_late) from error
+        raise _failure(address, _OPENING, error, open_timeout_s, is_late=is_late) from error
     if is_live or (live is Liveness.AUTO and not container.duration):
         return LiveSource(container, address, read_timeout_s=read_timeout_s, max_frames=max_frames, clock=clock)
     return VideoSource(
@@ -176,7 +177,7 @@ class LiveSource:
                     return
         except (av.error.FFmpegError, OSError) as error:
             if not self._stopped.is_set():
-                raise _failure(self._url, "reading failed", error, self._read_timeout_s) from error
+                raise _failure(self._url, _READING, error, self._read_timeout_s) from error
         finally:
             if damage.packets or damage.frames:  # joining in mid-stream and lost packets are normal
                 self.log.notes.append(f"{shown(self._url)}: {damage}")
@@ -188,6 +189,8 @@ def _failure(url: str, what: str, error: BaseException, limit_s: float, *, is_la
         return SourceError(f"{what}: no data for {limit_s:g} s", where=where, hint="is the sender running?")
     if isinstance(error, av.error.InvalidDataError):
         return SourceError(f"{what}: this is not a video stream", where=where)
-    if getattr(error, "errno", None) == errno.EIO:  # what FFmpeg makes of a name that does not resolve, among others
+    if getattr(error, "errno", None) == errno.EIO:  # a name that does not resolve, or a peer that hangs up too early
+        if what == _READING:
+            return SourceError(f"{what}: the connection was lost", where=where)
         return SourceError(f"{what}: cannot be reached", where=where, hint="is the address right, and the network up?")
     return SourceError(f"{what}: {explain(error)}", where=where)

@@ -114,13 +114,7 @@ def parse_source(text: str) -> ParsedSource:
     if text.startswith(_PATTERN):
         return ParsedSource(form=SourceForm.PATTERN, value=text.removeprefix(_PATTERN))
     if "://" in text and not os.path.exists(text):
-        parts = urlsplit(text)
-        if parts.scheme.lower() == "file":
-            return _path(url2pathname(parts.path))
-        if parts.scheme.lower() not in SCHEMES:
-            what = f"unknown kind of URL {parts.scheme}://"
-            raise UsageError(what, where=text, allowed=", ".join((*SCHEMES, "file")))
-        return ParsedSource(form=SourceForm.NETWORK, value=text)
+        return _url(text)
     return _path(os.path.expanduser(text))
 
 
@@ -150,6 +144,22 @@ def _camera(text: str) -> ParsedSource:
     if not value.isdecimal() and not value.startswith("/dev/"):
         raise UsageError(f"{value!r} is no camera number", where=text, allowed="cam:0, cam:1, … or /dev/videoN")
     return ParsedSource(form=SourceForm.CAMERA, value=value)
+
+
+def _url(text: str) -> ParsedSource:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # its message and the text may hold a password that cannot be told from the rest
+        hint = "write the special characters of a password as %XX: %5B for ["
+        raise UsageError("not a valid URL", where=f"{text.partition('://')[0]}://…", hint=hint) from None
+    if parts.scheme.lower() == "file":
+        return _path(url2pathname(parts.path))
+    if parts.scheme.lower() not in SCHEMES:
+        from stream.capture.decode import shown
+
+        what = f"unknown kind of URL {parts.scheme}://"
+        raise UsageError(what, where=shown(text), allowed=", ".join((*SCHEMES, "file")))
+    return ParsedSource(form=SourceForm.NETWORK, value=text)
 
 
 def _path(path: str) -> ParsedSource:
