@@ -13,6 +13,7 @@ from stream.media import av
 
 Talk = Callable[[socket.socket, threading.Event], None]
 """What a server does with its connection, until it is done or the event is set."""
+_WRONG_LOGIN = "401 Unauthorized"
 WAIT_S = 10.0
 """No wait of a server is longer, so that a failing test ends."""
 
@@ -176,7 +177,7 @@ class RtspCamera:
         self._login = b"Basic " + base64.b64encode(login.encode()) if login else None
         self._hangs_up = hangs_up
         self.methods: list[str] = []
-        """Every request that was granted."""
+        """Of every request with the right login."""
 
     def talk(self, connection: socket.socket, _stopped: threading.Event) -> None:
         """See `tcp_server`."""
@@ -188,7 +189,7 @@ class RtspCamera:
                     name, _, value = header.partition(b":")
                     headers[name.decode().lower()] = value.strip()
                 status, fields, body = self._answer(method, url, headers)
-                if status == "200 OK":
+                if status != _WRONG_LOGIN:
                     self.methods.append(method)
                 fields = {"CSeq": headers["cseq"].decode(), "Content-Length": str(len(body)), **fields}
                 lines = [f"RTSP/1.0 {status}", *(f"{name}: {value}" for name, value in fields.items()), "", body]
@@ -202,7 +203,7 @@ class RtspCamera:
     def _answer(self, method: str, url: str, headers: dict[str, bytes]) -> tuple[str, dict[str, str], str]:
         """Status, header fields and body."""
         if self._login not in (None, headers.get("authorization")):
-            return "401 Unauthorized", {"WWW-Authenticate": 'Basic realm="camera"'}, ""
+            return _WRONG_LOGIN, {"WWW-Authenticate": 'Basic realm="camera"'}, ""
         if method == "OPTIONS":
             return "200 OK", {"Public": "DESCRIBE, SETUP, PLAY, TEARDOWN"}, ""
         if method == "DESCRIBE":
