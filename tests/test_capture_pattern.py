@@ -94,11 +94,9 @@ def test_interrupt_ends_a_wait_at_once() -> None:
         assert not reader.is_alive()
 
 
-@pytest.mark.parametrize("end", ["interrupt", "close"])
-def test_an_interrupted_or_closed_source_gives_nothing_and_close_may_be_repeated(end: str) -> None:
+def test_an_interrupted_or_closed_source_gives_nothing_and_close_may_be_repeated() -> None:
     source = PatternSource("testsrc2", size_hw=(48, 64), pacing=Pacing.NONE)
-    assert next(iter(source)).index == 0
-    getattr(source, end)()
+    source.interrupt()
     assert list(source) == []
     source.close()
     source.close()
