@@ -337,7 +337,7 @@ def test_errors_of_the_api_are_the_public_ones() -> None:
 
 
 def soak(target: Path, seen: list[tuple[int, int]]) -> None:
-    """2,000 frames through the whole pipeline with the built-in model; resident and Python's own bytes after each 200."""
+    """2,000 frames through the whole pipeline; after each 200, the bytes resident and those Python holds."""
     from stream.capture.pattern import Pacing
     from stream.infer.engine import Engine
     from stream.models import registry
@@ -372,9 +372,9 @@ def test_memory_is_flat_over_two_thousand_frames(tmp_path: Path) -> None:
     assert len(video_times(tmp_path / "out.mp4")) == 2000
     assert len(seen) >= 9
     resident, traced = zip(*seen, strict=True)
-    # What Python and NumPy hold does not grow. C code's share creeps while the allocator's arenas fill (over 8,000 frames
-    # 399 MiB at 200, 408 at 2,000, 410 at 4,000, 412 at the end), but by less than the smallest picture of one frame, the
-    # network's 64×96 disparity of 24 KiB: a leak of any buffer would be 33 MiB in the last 1,400 frames.
+    # What Python and NumPy hold does not grow. C code's share creeps while the allocator's arenas fill (over 8,000
+    # frames 399 MiB at 200, 408 at 2,000, 410 at 4,000, 412 at the end), but by less than the smallest picture of one
+    # frame, the network's 64×96 disparity of 24 KiB: a leak of any buffer would be 33 MiB in the last 1,400 frames.
     assert max(traced) - traced[0] < 2**18, traced
     assert max(resident) - resident[0] < 24 * 2**20, [s >> 20 for s in resident]
     assert max(resident[3:]) - min(resident[3:]) < 8 * 2**20, [s >> 20 for s in resident]
