@@ -166,8 +166,8 @@ def street(stock: Stock) -> Scene:
             z += _house(stock, scene, side, line, z, tall)
 
     def place_on_path() -> tuple[float, float]:
-        away = stock.uniform(width / 2 + 0.3, width / 2 + kerb - 0.2)
-        return stock.pick([-1, 1]) * away, stock.uniform(-50, 50)
+        side = stock.pick([-1, 1])
+        return side * stock.uniform(width / 2 + 0.3, width / 2 + kerb - 0.2), stock.uniform(-50, 50)
 
     for _ in range(stock.count(0, 18)):
         x, z = place_on_path()
