@@ -2,9 +2,10 @@
 
     python scripts/starter/render.py --work FOLDER [--pictures 20000] [--workers 2] [--seed 1] [--held-out]
 
-Writes FOLDER/pictures/SEED-NUMBER.rgb.npy (uint8 N×H×W×3, sRGB) and .inverse.npy (float16 N×H×W, 1 / metres along the
-viewing axis; 0 is the sky). Each shard has a seed of its own, so a run that was stopped goes on with the shards that
-are missing and gives the same pictures. `--held-out` writes to FOLDER/held_out, from seeds that training never sees.
+Writes FOLDER/pictures/SEED.rgb.npy (uint8 N×H×W×3, sRGB) and .inverse.npy (float16 N×H×W, 1 / metres along the viewing
+axis; 0 is the sky). A shard's scenes follow from its seed, its patterns and shapes from that of its group of ten, so a
+run that was stopped goes on with the shards that are missing and gives the same pictures. `--held-out` writes to
+FOLDER/held_out, from seeds that training never sees.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ from world import Scene, Stock
 
 WIDTH, HEIGHT = 384, 288
 SHARD = 100
+GROUP = 10
 HELD_OUT_SEED = 900_000
 SHARES: dict[str, float] = {
     "rooms.room": 0.2,
@@ -159,7 +162,7 @@ def worth_keeping(rgb: U8, depth: F32) -> bool:
 
 def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path) -> None:
     """Fill one shard; the last thing written is the file whose presence says that it is complete."""
-    stock.rng = np.random.default_rng(seed)
+    renderer.forget(stock.restart(seed))
     rgb = np.zeros((SHARD, HEIGHT, WIDTH, 3), np.uint8)
     inverse = np.zeros((SHARD, HEIGHT, WIDTH), np.float16)
     kinds = list(SHARES)
@@ -179,8 +182,8 @@ def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path) -> N
             rgb[done] = picture
             inverse[done] = np.where(depth > 9e3, 0, 1 / np.clip(depth, 0.05, None))
             done += 1
-            if stock.chance(0.2) and (replaced := stock.keep_render(picture)):
-                renderer.forget([replaced])
+            if stock.chance(0.2):
+                stock.keep_render(picture)
             if done == SHARD:
                 break
         renderer.forget(stock.forget_fresh())
@@ -200,13 +203,13 @@ def builder(name: str) -> Callable[[Stock], Scene]:
 
 
 def work(job: tuple[Path, Path, list[int]]) -> None:
-    """One process: render these shards."""
+    """Render these shards of one group, in a process that ends with them."""
     folder, work_folder, seeds = job
     os.environ["LP_NUM_THREADS"] = "0"  # llvmpipe: one process a core instead of threads in each
     cv2.setNumThreads(1)
     from renderer import Renderer
 
-    stock = Stock(load(work_folder), seed=seeds[0])
+    stock = Stock(load(work_folder), seed=10**6 + seeds[0] // GROUP)
     renderer = Renderer(stock, WIDTH, HEIGHT)
     for seed in seeds:
         started = time.monotonic()
@@ -218,7 +221,7 @@ def main() -> None:
     """Render every shard that is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
-    parser.add_argument("--pictures", type=int, default=20_000)
+    parser.add_argument("--pictures", type=int, default=20_000, help="in shards of 100")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1, help="of the first shard")
     parser.add_argument("--held-out", action="store_true", help="render pictures to choose checkpoints by")
@@ -229,9 +232,10 @@ def main() -> None:
     wanted = range(first, first + -(-options.pictures // SHARD))
     missing = [seed for seed in wanted if not (folder / f"{seed:06d}.inverse.npy").exists()]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} shards are there", flush=True)
-    jobs = [(folder, options.work, missing[n :: options.workers]) for n in range(options.workers)]
-    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-        pool.map(work, [job for job in jobs if job[2]], chunksize=1)
+    jobs = [(folder, options.work, list(seeds)) for _, seeds in groupby(missing, key=lambda seed: seed // GROUP)]
+    with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=1) as pool:
+        for _ in pool.imap_unordered(work, jobs):
+            pass
 
 
 if __name__ == "__main__":

@@ -196,15 +196,19 @@ class Stock:
             self.textures.pop(name, None)
         return names
 
-    def keep_render(self, rgb: U8) -> str | None:
-        """Remember a finished picture as a poster; the name of the one it replaces, if any."""
-        name = f"render/{self._kept % 48}"
-        self._kept += 1
-        replaced = name if name in self.textures else None
+    def keep_render(self, rgb: U8) -> None:
+        """Remember a finished picture as a poster."""
+        name = f"render/{len(self.renders)}"
         self.textures[name] = textures.opaque(np.ascontiguousarray(rgb[::-1]) / 255.0)
-        if name not in self.renders:
-            self.renders.append(name)
-        return replaced
+        self.renders.append(name)
+
+    def restart(self, seed: int) -> list[str]:
+        """Begin a series of scenes: seed the generator, drop the posters; their names."""
+        self.rng = np.random.default_rng(seed)
+        names, self.renders = self.renders, []
+        for name in names:
+            del self.textures[name]
+        return names
 
     def _make_meshes(self) -> None:
         fixed: dict[str, Callable[[], F32]] = {
@@ -255,7 +259,6 @@ class Stock:
         self.blades = make("blades", 6, textures.blades)
         self.clouds = make("clouds", 8, textures.clouds)
         self.renders: list[str] = []
-        self._kept = 0
 
     def _sort_furniture(self) -> None:
         of = self.assets.of
