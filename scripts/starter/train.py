@@ -206,6 +206,7 @@ class Run:
 
     def step(self, rgb: Tensor, inverse: Tensor) -> tuple[float, float]:
         """One batch; → the loss and its first term."""
+        torch.manual_seed(SEED + self.sample)  # of the ranked pairs
         part = part_at(self.sample)[1]
         for group, share in zip(self.optimizer.param_groups, (1.0, ENCODER_RATE), strict=True):
             group["lr"] = rate_at(self.sample) * share
@@ -267,7 +268,6 @@ def main() -> None:
     while run.sample < min(options.samples, TOTAL) and not stopping:
         first, part = part_at(run.sample)
         set_part(run.network, part)
-        torch.manual_seed(SEED + run.sample)
         last = min(first + part.samples, options.samples)
         batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
         since = run.sample

@@ -1,0 +1,222 @@
+"""The scripts that train the built-in model: what is measured, what samples hold, and that a stopped run goes on."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import stream
+from stream.models import registry
+from stream.models.starter import Starter
+from tests import starter_scripts  # noqa: F401
+
+import dataset  # isort: skip
+import evaluate  # isort: skip
+import export  # isort: skip
+import metrics  # isort: skip
+import train  # isort: skip
+
+RNG = np.random.default_rng
+
+
+def two_planes() -> np.ndarray:
+    """Inverse depth: a wall at 4 m, before it a square at 1 m."""
+    inverse = np.full((240, 320), 0.25)
+    inverse[60:180, 100:220] = 1.0
+    return inverse
+
+
+def test_a_prediction_right_up_to_scale_and_shift_is_perfect() -> None:
+    truth = two_planes()
+    assert metrics.score(truth * 37 - 5, truth, farthest=10) == metrics.Score(pytest.approx(0, abs=1e-9), 1, 1, 1)
+
+
+def test_a_constant_prediction_scores_what_the_formulas_say() -> None:
+    truth = two_planes()
+    result = metrics.score(np.ones_like(truth), truth, farthest=10)
+    near = 120 * 120 / truth.size
+    mean = 1 / (near * 1 + (1 - near) * 0.25)  # the best constant in inverse depth, as a depth
+    assert result.abs_rel == pytest.approx(near * abs(mean - 1) + (1 - near) * abs(mean - 4) / 4)
+    assert (result.delta1, result.ordinal, result.sharpness) == (0, 0.5, 0)
+
+
+def test_an_inverted_prediction_orders_nothing() -> None:
+    assert metrics.score(-two_planes(), two_planes(), farthest=10).ordinal == 0
+
+
+def test_blurred_outlines_are_less_sharp() -> None:
+    truth = two_planes()
+    found = [metrics.score(cv2.GaussianBlur(truth, (0, 0), s), truth, farthest=10).sharpness for s in (1, 3, 9)]
+    assert 1 > found[0] > found[1] > found[2] > 0
+
+
+def test_pixels_that_were_not_measured_do_not_count() -> None:
+    truth = two_planes()
+    wrong = truth.copy()
+    wrong[:50] = 9
+    truth[:50] = 0
+    assert metrics.score(wrong, truth, farthest=10).abs_rel == pytest.approx(0, abs=1e-9)
+
+
+def test_the_mean_leaves_out_what_is_not_defined() -> None:
+    nan = float("nan")
+    assert metrics.mean([metrics.Score(1, 0, 1, nan), metrics.Score(3, 1, 1, 0.5)]) == metrics.Score(2, 0.5, 1, 0.5)
+
+
+def test_crops_keep_picture_and_depth_together() -> None:
+    y, x = np.mgrid[:288, :384]
+    inverse = (x * 0.002 + y * 0.001).astype(np.float32)
+    rgb = np.repeat((inverse[..., None] * 200).astype(np.uint8), 3, 2)
+    for seed in range(8):
+        for size in ((128, 160), (224, 160)):
+            cut, depth = dataset.crop(RNG(seed), rgb, inverse, *size)
+            assert cut.shape == (*size, 3)
+            assert np.abs(cut[..., 0] - depth * 200).max() < 3
+
+
+def test_disturbances_keep_shape_and_are_repeatable() -> None:
+    rgb = RNG(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    inverse = np.full((96, 128), 0.3, np.float32)
+    seen = [dataset.disturb(RNG(seed), rgb, inverse) for seed in range(60)]
+    again = [dataset.disturb(RNG(seed), rgb, inverse) for seed in range(60)]
+    assert all(x.shape == rgb.shape and x.dtype == np.uint8 for x in seen)
+    assert all(np.array_equal(a, b) for a, b in zip(seen, again, strict=True))
+    assert len({x.tobytes() for x in seen}) > 50
+
+
+def test_the_loss_ignores_scale_and_shift_and_is_least_at_the_truth() -> None:
+    truth = torch.from_numpy(RNG(1).random((2, 48, 64))).float() + 0.1
+    guess = torch.from_numpy(RNG(2).random((2, 48, 64))).float()
+    first = [train.loss(p, truth, 0.5)[1] for p in (guess, guess * 7 - 3, truth * 2 + 1)]
+    assert first[0] == pytest.approx(float(first[1]), rel=1e-4)
+    assert first[2] == pytest.approx(0, abs=1e-5)
+    assert first[0] > 0.5
+
+
+def shards(folder: Path, first: int, count: int) -> None:
+    folder.mkdir(parents=True)
+    rng = RNG(first)
+    for number in range(first, first + count):
+        np.save(folder / f"{number:06d}.rgb.npy", rng.integers(0, 255, (8, 48, 64, 3), dtype=np.uint8))
+        ramp = np.linspace(0.1, 2, 48)[None, :, None] * (1 + 0.2 * rng.random((8, 1, 1))) + 0.1 * rng.random(
+            (8, 48, 64)
+        )
+        np.save(folder / f"{number:06d}.inverse.npy", ramp.astype(np.float16))
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two tiny shards, a tiny schedule, random weights."""
+    shards(tmp_path / "pictures", 1, 2)
+    shards(tmp_path / "held_out", 9, 1)
+    parts = tuple(train.Part(48, [(32, 32), (32, 64)], fixed, 0.5, 1e-3) for fixed in (2, 0))
+    monkeypatch.setattr(train, "PARTS", parts)
+    monkeypatch.setattr(train, "TOTAL", 96)
+
+    def fresh() -> Starter:
+        torch.manual_seed(3)
+        return Starter()
+
+    monkeypatch.setattr(train, "pretrained", fresh)
+    return tmp_path
+
+
+def run_training(work: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, torch.Tensor]:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["train.py", "--work", str(work), "--threads", "1", *options])
+    train.main()
+    torch.set_num_threads(threads)
+    saved = torch.load(work / "run" / "checkpoint.pt", weights_only=True)
+    return {"sample": torch.tensor(saved["sample"]), **saved["network"]}
+
+
+def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stop in ("16", "64", "96"):
+        pieces = run_training(work, monkeypatch, "--samples", stop)
+    (work / "run").rename(work / "pieces")
+    whole = run_training(work, monkeypatch)
+    assert int(whole["sample"]) == 96
+    assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+    torch.manual_seed(3)
+    start = Starter().state_dict()
+    assert torch.equal(whole["enc.bn1.running_mean"], start["enc.bn1.running_mean"])
+    assert not torch.equal(whole["enc.conv_stem.weight"], start["enc.conv_stem.weight"])  # the second part moves it
+    log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["sample"] == 96
+    assert log[-1]["pictures"] == 16
+
+
+def test_the_first_part_leaves_the_first_stages_as_they_are(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = run_training(work, monkeypatch, "--samples", "48")
+    torch.manual_seed(3)
+    start = Starter().state_dict()
+    same = {name for name, value in start.items() if torch.equal(value, trained[name])}
+    assert {"enc.conv_stem.weight", "enc.blocks.1.0.conv_pw.weight"} <= same
+    assert "enc.blocks.2.0.conv_pw.weight" not in same
+    assert "head.0.weight" not in same
+
+
+def test_exported_weights_load_and_give_the_expected_numbers(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_training(work, monkeypatch, "--samples", "32")
+    monkeypatch.setattr(export, "WEIGHTS", work / "starter.safetensors")
+    monkeypatch.setattr(export, "EXPECTED", work / "expected.json")
+    monkeypatch.setattr(sys, "argv", ["export.py", "--work", str(work)])
+    export.main()
+    model = registry.load("starter", weights=work / "starter.safetensors")
+    with safe_open(work / "starter.safetensors", "pt") as file:
+        assert file.metadata()["samples"] == "32"
+        assert "CC-BY" in file.metadata()["data"]
+    case = json.loads((work / "expected.json").read_text())["cases"][0]
+    cv2.imwrite(str(work / "picture.png"), cv2.cvtColor(export.image(640, 480), cv2.COLOR_RGB2BGR))
+    ((_, depth),) = stream.iter_depth(work / "picture.png", weights=work / "starter.safetensors", precision="fp32")
+    rows, columns = (np.round(np.arange(24) * (side - 1) / 23).astype(int) for side in depth.values.shape)
+    differences = np.abs(depth.values[np.ix_(rows, columns)] - np.array(case["full"]["grid24"]))
+    assert differences.max() < 1e-3 * case["full"]["std"]
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.network.modules())
+
+
+def test_evaluate_scores_a_folder_and_draws_a_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = two_planes()
+    rgb = cv2.applyColorMap((truth * 200).astype(np.uint8), cv2.COLORMAP_OCEAN)
+    cv2.imwrite(str(tmp_path / "one.jpg"), rgb)
+    cv2.imwrite(str(tmp_path / "one.png"), (1 / truth * 1000).astype(np.uint16))
+    cv2.imwrite(str(tmp_path / "two.jpg"), rgb[:, ::-1])
+    cv2.imwrite(str(tmp_path / "two.png"), (truth[:, ::-1] * 100).astype(np.uint16))
+    rows = [
+        {"name": "one", "kind": "indoor", "type": "depth", "scale": 0.001},
+        {"name": "two", "kind": "outdoor", "type": "disparity", "scale": 0.01},
+    ]
+    (tmp_path / "index.json").write_text(json.dumps(rows))
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path), "--sheet", str(sheet)])
+    evaluate.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["one", "two", "mean"]
+    assert cv2.imread(str(sheet)).shape[:2] == (225, 3 * 3 * 300)
+    monkeypatch.setattr(
+        evaluate.stream, "iter_depth", lambda files, **_: (_fake(path) for path in files.read_text().split())
+    )
+    (first, second) = evaluate.results(tmp_path)
+    assert first.score is not None
+    assert second.score is not None
+    assert first.score.abs_rel < 0.01
+    assert second.score.abs_rel < 0.01
+
+
+def _fake(path: str) -> tuple[stream.Frame, stream.Depth]:
+    """A model that knows the truth: the pictures' blue is inverse depth."""
+    from dataclasses import replace
+
+    ((frame, depth),) = list(_REAL(path))
+    near = two_planes() if path.endswith("one.jpg") else two_planes()[:, ::-1]
+    return frame, replace(depth, values=np.ascontiguousarray(near, np.float32))
+
+
+_REAL = stream.iter_depth
