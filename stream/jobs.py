@@ -47,6 +47,7 @@ def open_config_source(config: Config) -> Source:
             camera_fourcc=capture.camera_fourcc,
             open_timeout_s=capture.open_timeout_s,
             read_timeout_s=capture.read_timeout_s,
+            reconnect_for_s=capture.reconnect_for_s,
             max_pixels=capture.max_pixels,
         ),
     )
@@ -259,6 +260,7 @@ def _report(
         **engine.counters,
         "repaired_pts": log.repaired_pts,
         "ignored_files": log.ignored,
+        "reconnects": log.reconnects,
         "scene_cuts": cuts,
     }
     return Report(

@@ -121,10 +121,15 @@ def describe(progress: "Progress", *, elapsed_s: float) -> str:
     else:
         parts.append(clock_text(elapsed_s))
     parts.append(f"queued {len(stages.frames)}+{len(stages.results)}")
+    log = stages.source.log
+    if log.waiting:
+        parts.append(log.waiting)
+    elif log.reconnects:
+        parts.append(f"reconnected {log.reconnects}×")
     dropped = sum(metrics.dropped.values())
     if dropped:
         parts.append(f"dropped {dropped}")
-    skipped = len(stages.source.log.skipped) + len(stages.refused)
+    skipped = len(log.skipped) + len(stages.refused)
     if skipped:
         parts.append(f"skipped {skipped}")
     return " · ".join(parts)

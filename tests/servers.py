@@ -1,6 +1,7 @@
 """Servers on 127.0.0.1 for tests of network sources: threads that are joined, faults on demand."""
 
 import base64
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -114,20 +115,22 @@ class HttpServer:
 
 
 @contextmanager
-def tcp_server(talk: Talk) -> Iterator[int]:
-    """Accepts one connection and hands it to `talk` with an event that is set at the end; yields the port."""
+def tcp_server(*talks: Talk) -> Iterator[int]:
+    """Accepts one connection after the other and hands each to the next of `talks` with an event that is set at the
+    end; yields the port."""
     stopped = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(WAIT_S)
 
     def serve() -> None:
-        try:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(WAIT_S)
-                talk(connection, stopped)
-        except OSError:
-            return  # nobody came, or the client has gone
+        for talk in talks:
+            with contextlib.suppress(OSError):  # nobody came, or the client has gone
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(WAIT_S)
+                    talk(connection, stopped)
+            if stopped.is_set():
+                return
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stream.capture.base import CaptureLog, Skipped
 from stream.metrics import Metrics
 from stream.progress import PLAIN_EVERY_S, ProgressDisplay, clock_text, describe
 
@@ -19,7 +20,7 @@ def progress(written: int, total: int | None, now: list[float]) -> Any:
     metrics = Metrics(clock=lambda: now[0])
     metrics.written = written
     metrics.dropped["model_busy"] = 3
-    log = SimpleNamespace(skipped=[1, 2])
+    log = CaptureLog(skipped=[Skipped(name="a", reason="x"), Skipped(name="b", reason="y")])
     stages = SimpleNamespace(frames=[1] * 4, results=[1], refused=[], source=SimpleNamespace(log=log))
     return SimpleNamespace(metrics=metrics, stages=stages, total=total)
 
@@ -87,3 +88,11 @@ def test_a_closed_pipe_switches_the_display_off() -> None:
         display(progress(1, 2, now))
         display.say("hello")
     assert stream.writes == 1
+
+
+def test_a_line_tells_that_the_source_is_away_and_how_often_it_was() -> None:
+    now = progress(10, None, [0.0])
+    now.stages.source.log = CaptureLog(waiting="reconnecting (3)", reconnects=1)
+    assert "reconnecting (3)" in describe(now, elapsed_s=1.0)
+    now.stages.source.log = CaptureLog(reconnects=2)
+    assert "reconnected 2×" in describe(now, elapsed_s=1.0)

@@ -77,7 +77,9 @@ def test_a_recording_ends_well_where_the_stream_ends_or_enough_was_recorded(
     clip: Path, tmp_path: Path, scheme: str, talk: Callable[[Path], Talk], max_frames: int | None
 ) -> None:
     with tcp_server(talk(clip)) as port:
-        report = stream.run(f"{scheme}://127.0.0.1:{port}", output=tmp_path / "rec.mp4", max_frames=max_frames)
+        report = stream.run(
+            f"{scheme}://127.0.0.1:{port}", output=tmp_path / "rec.mp4", max_frames=max_frames, reconnect_for=0
+        )
     assert report.exit_code == 0
     assert report.captured == report.written + sum(report.dropped.values())
     assert report.captured == max_frames or max_frames is None
@@ -100,7 +102,7 @@ def test_a_recording_survives_a_sender_that_falls_silent(clip: Path, tmp_path: P
         if progress.metrics.written:
             recorded.set()
 
-    options = {"output": tmp_path / "rec.mp4", "read_timeout_s": SHORT_S}
+    options = {"output": tmp_path / "rec.mp4", "read_timeout_s": SHORT_S, "reconnect_for": 0}
     with tcp_server(talk) as port, pytest.raises(SourceError, match=r"no data for 0\.4 s"):
         run_config(from_options(f"tcp://127.0.0.1:{port}", options), on_progress=watch)
     assert pts_of(tmp_path / "rec.partial.mp4")

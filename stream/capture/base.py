@@ -4,6 +4,7 @@ Invariant: a source is opened by its constructor (which raises `SourceNotFoundEr
 iterated by one thread, interrupted from any thread, and closed any number of times.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,6 +36,23 @@ class CaptureLog:
     """A truncated tail and the like: named once, makes the exit code 3."""
     notes: list[str] = field(default_factory=list)
     """Worth saying once, without effect on the exit code (a fallback, a change of size)."""
+    reconnects: int = 0
+    """How often a live stream was opened again."""
+    waiting: str = ""
+    """What the source waits for, while it is away."""
+
+    def plus(self, later: "CaptureLog") -> "CaptureLog":
+        """What happened in both, as a new log."""
+        return CaptureLog(
+            skipped=self.skipped + later.skipped,
+            repaired_pts=self.repaired_pts + later.repaired_pts,
+            ignored=self.ignored + later.ignored,
+            dropped=dict(Counter(self.dropped) + Counter(later.dropped)),
+            warnings=self.warnings + later.warnings,
+            notes=list(dict.fromkeys(self.notes + later.notes)),
+            reconnects=self.reconnects + later.reconnects,
+            waiting=later.waiting or self.waiting,
+        )
 
 
 class Source(Protocol):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"})
 SCHEMES = LIVE_SCHEMES | {"http", "https", "hls"}
+_CAMERA_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "srt"})
 _NO_BUFFERING = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
 """`nobuffer` throws away what was read while probing, so it is for what is live by nature: not for a short file that
 somebody calls live."""
@@ -88,6 +89,11 @@ def open_network(
         kind=SourceKind.NETWORK,
         clock=clock,
     )
+
+
+def hangs_up_politely(url: str) -> bool:
+    """Whether the end of such a stream may be a camera or a relay that restarts: they close the connection in order."""
+    return urlsplit(url).scheme.lower() in _CAMERA_SCHEMES
 
 
 class LiveSource:

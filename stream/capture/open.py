@@ -74,6 +74,7 @@ class SourceOptions:
         live: network: `auto`, `live` or `file`.
         camera_size_hw, camera_rate, camera_fourcc: camera: what to ask for.
         open_timeout_s, read_timeout_s: network (and camera reads).
+        reconnect_for_s: live network: try this long to get a broken stream back; 0 = never.
         pattern_size_hw, pattern_rate: pattern.
         decode_threads: video: None lets the decoder choose.
         max_pixels: pictures: larger ones are refused.
@@ -90,6 +91,7 @@ class SourceOptions:
     camera_fourcc: str | None = None
     open_timeout_s: float = 10.0
     read_timeout_s: float = 10.0
+    reconnect_for_s: float = 0.0
     pattern_size_hw: tuple[int, int] = (480, 640)
     pattern_rate: Fraction = Fraction(30)
     decode_threads: int | None = None
@@ -221,13 +223,33 @@ def _open_network(url: str, options: SourceOptions) -> Source:
         end_s=options.end_s,
         max_frames=options.max_frames,
     )
-    if source.info.is_live:
-        try:
-            _refuse(options, "a live stream", "start_s", "end_s")
-        except UsageError:
-            source.close()
-            raise
-    return source
+    if not source.info.is_live:
+        return source
+    try:
+        _refuse(options, "a live stream", "start_s", "end_s")
+    except UsageError:
+        source.close()
+        raise
+    return _lasting(source, url, options) if options.reconnect_for_s else source
+
+
+def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
+    """A live stream that is opened again when it breaks."""
+    from stream.capture.network import Liveness, hangs_up_politely, open_network
+    from stream.capture.reconnect import ReconnectingSource
+
+    def reopen() -> Source:
+        return open_network(
+            url, live=Liveness.LIVE, open_timeout_s=options.open_timeout_s, read_timeout_s=options.read_timeout_s
+        )
+
+    return ReconnectingSource(
+        source,
+        reopen,
+        give_up_after_s=options.reconnect_for_s,
+        ends=not hangs_up_politely(url),
+        max_frames=options.max_frames,
+    )
 
 
 def _open_stills(text: str, options: SourceOptions) -> Source:
