@@ -36,7 +36,8 @@ class World:
         self.on_wait()
         return stopped.is_set()
 
-    def open(self) -> Source:
+    def open(self, within_s: float = 9) -> Source:
+        assert within_s > 0
         nxt = self.connections.pop(0) if self.connections else SourceError("cannot be opened: refused", where="cam")
         if isinstance(nxt, SourceError):
             raise nxt

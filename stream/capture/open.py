@@ -238,10 +238,9 @@ def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
     from stream.capture.network import Liveness, hangs_up_politely, open_network
     from stream.capture.reconnect import ReconnectingSource
 
-    def reopen() -> Source:
-        return open_network(
-            url, live=Liveness.LIVE, open_timeout_s=options.open_timeout_s, read_timeout_s=options.read_timeout_s
-        )
+    def reopen(within_s: float) -> Source:
+        limit_s = min(options.open_timeout_s, within_s)
+        return open_network(url, live=Liveness.LIVE, open_timeout_s=limit_s, read_timeout_s=options.read_timeout_s)
 
     return ReconnectingSource(
         source,

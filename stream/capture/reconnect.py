@@ -14,6 +14,7 @@ from stream.capture.base import CaptureLog, Source
 from stream.errors import SourceError
 from stream.frames import Frame
 
+MIN_OPEN_S = 0.5  # for the last attempt too
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
 """Waits between attempts double from the first to this, each shortened by up to half at random, so that a hundred
@@ -25,7 +26,7 @@ class ReconnectingSource:
 
     Args:
         opened: the source, just opened; it must be live and have no limit of frames of its own.
-        reopen: opens it again; raises `SourceError` while that is not possible.
+        reopen: opens it again within so many seconds; raises `SourceError` while that is not possible.
         give_up_after_s: how long one interruption may last.
         ends: whether the end of the stream is final, or an interruption as well (a camera that restarts hangs up
             politely). If nothing comes back after such an end, it was the end.
@@ -41,7 +42,7 @@ class ReconnectingSource:
     def __init__(
         self,
         opened: Source,
-        reopen: Callable[[], Source],
+        reopen: Callable[[float], Source],
         *,
         give_up_after_s: float,
         ends: bool,
@@ -118,7 +119,7 @@ class ReconnectingSource:
             if self._wait(self._stopped, min(delay_s, left_s)):
                 return False
             try:
-                source = self._reopen()
+                source = self._reopen(max(MIN_OPEN_S, limit_s - (self._clock() - lost)))
             except SourceError as error:
                 failure = failure and error
                 continue
