@@ -58,6 +58,7 @@ class CaptureConfig(_Section):
     open_timeout_s: float = Field(10.0, gt=0, description="Give up opening a network source after this time.")
     read_timeout_s: float = Field(10.0, gt=0, description="Give up waiting for data after this time.")
     reconnect_for_s: float = Field(30.0, ge=0, description="Try this long to get a broken live stream back; 0: never.")
+    mirror: bool = Field(False, description="Exchange left and right, as in a mirror.")
     max_pixels: int = Field(250_000_000, ge=1, description="Refuse pictures with more pixels than this.")
 
     @field_validator("start", "end", mode="before")
@@ -316,6 +317,7 @@ OPTION_KEYS: dict[str, str] = {
     "open_timeout_s": "capture.open_timeout_s",
     "read_timeout_s": "capture.read_timeout_s",
     "reconnect_for": "capture.reconnect_for_s",
+    "mirror": "capture.mirror",
     "max_pixels": "capture.max_pixels",
     "device": "inference.device",
     "precision": "inference.precision",

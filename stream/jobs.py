@@ -48,6 +48,7 @@ def open_config_source(config: Config) -> Source:
             open_timeout_s=capture.open_timeout_s,
             read_timeout_s=capture.read_timeout_s,
             reconnect_for_s=capture.reconnect_for_s,
+            mirror=capture.mirror,
             max_pixels=capture.max_pixels,
         ),
     )

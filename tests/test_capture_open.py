@@ -17,6 +17,7 @@ from stream.errors import SourceError, SourceNotFoundError, StreamError, UsageEr
 from stream.frames import SourceKind
 from stream.media import av
 from tests import picture_files as files
+from tests.media_files import write_video
 from tests.test_capture_camera import FakeCapture
 
 
@@ -245,3 +246,17 @@ def test_a_file_that_the_system_says_is_not_readable(there: Path, monkeypatch: p
 
 def test_not_found_is_a_usage_error() -> None:
     assert issubclass(SourceNotFoundError, UsageError)
+
+
+def test_a_mirrored_source_differs_in_nothing_but_left_and_right(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", frames=4)
+    straight, mirrored = (open_source(str(path), options=SourceOptions(mirror=mirror)) for mirror in (False, True))
+    assert mirrored.info == straight.info
+    for one, other in zip(straight, mirrored, strict=True):
+        assert np.array_equal(one.rgb, other.rgb[:, ::-1])
+        assert not np.array_equal(one.rgb, other.rgb)
+        assert (one.index, one.pts, one.captured_at) <= (other.index, other.pts, other.captured_at)
+    assert mirrored.log == straight.log
+    mirrored.interrupt()
+    for source in (straight, mirrored):
+        source.close()

@@ -77,6 +77,7 @@ class SourceOptions:
         reconnect_for_s: live network: try this long to get a broken stream back; 0 = never.
         pattern_size_hw, pattern_rate: pattern.
         decode_threads: video: None lets the decoder choose.
+        mirror: any: exchange left and right.
         max_pixels: pictures: larger ones are refused.
     """
 
@@ -95,6 +96,7 @@ class SourceOptions:
     pattern_size_hw: tuple[int, int] = (480, 640)
     pattern_rate: Fraction = Fraction(30)
     decode_threads: int | None = None
+    mirror: bool = False
     max_pixels: int = 250_000_000
 
 
@@ -129,7 +131,15 @@ def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
         UsageError: the text or an option makes no sense for it.
     """
     options = options or SourceOptions()
-    parsed = parse_source(text)
+    source = _open(parse_source(text), options)
+    if not options.mirror:
+        return source
+    from stream.capture.mirror import MirroredSource
+
+    return MirroredSource(source)
+
+
+def _open(parsed: ParsedSource, options: SourceOptions) -> Source:
     if parsed.form is SourceForm.CAMERA:
         return _open_camera(parsed, options)
     if parsed.form is SourceForm.PATTERN:
