@@ -283,6 +283,7 @@ def _report(
         notes=notes,
         counters={name: count for name, count in counters.items() if count},
         fps=metrics.fps,
+        rates={name: round(rate, 3) for name, rate in metrics.rates.items()},
         latency_p50_s=metrics.latency.percentile(50),
         latency_p95_s=metrics.latency.percentile(95),
         stages={**stages.times(), "output": pipeline.output_time},

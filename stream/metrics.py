@@ -8,7 +8,7 @@ import json
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -44,15 +44,20 @@ class LatencyHistogram:
 
 
 class Rate:
-    """Events per second over the last `window_s` seconds, for display."""
+    """Events per second: over the last `window_s` seconds for display, and over all. One thread ticks."""
 
     def __init__(self, clock: Callable[[], float], window_s: float = 2.0) -> None:
         self._clock, self._window_s = clock, window_s
         self._start, self._count = clock(), 0
         self._last = 0.0
+        self._total, self._first_s, self._latest_s = 0, 0.0, 0.0
 
     def tick(self) -> None:
         """Count one event."""
+        self._latest_s = self._clock()
+        if not self._total:
+            self._first_s = self._latest_s
+        self._total += 1
         self._count += 1
         elapsed = self._clock() - self._start
         if elapsed >= self._window_s:
@@ -65,6 +70,12 @@ class Rate:
         if self._last and elapsed < 2 * self._window_s:
             return self._last
         return self._count / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def average(self) -> float | None:
+        """From the first event to the latest; None before there are two."""
+        elapsed = self._latest_s - self._first_s
+        return (self._total - 1) / elapsed if elapsed > 0 else None
 
 
 class Outcome(StrEnum):
@@ -102,6 +113,8 @@ class Report:
         dropped: frames lost on purpose, by cause (live sources; an interrupted run).
         skipped: inputs that could not be used: name and reason.
         fps: written per second, from the first frame captured to the last written.
+        rates: pictures per second that the source delivered (`capture`), the model computed (`model`) and that were
+            written or shown (`output`), each from its first to its last; without those that have fewer than two.
         latency_p50_s, latency_p95_s: from capture to written or shown.
         stages: seconds busy and waiting of capture, inference and output.
         peak_memory_bytes: highest resident size of the process, None where the system does not tell.
@@ -128,6 +141,7 @@ class Report:
     notes: list[str]
     counters: dict[str, int]
     fps: float | None
+    rates: dict[str, float]
     latency_p50_s: float | None
     latency_p95_s: float | None
     stages: dict[str, StageTime]
@@ -158,6 +172,7 @@ class Report:
             notes=[],
             counters={},
             fps=None,
+            rates={},
             latency_p50_s=None,
             latency_p95_s=None,
             stages={},
@@ -194,8 +209,9 @@ class Metrics:
 
     clock: Callable[[], float] = time.monotonic
     delivered: int = 0
-    """Frames the source yielded."""
+    """Frames the source yielded; counted with `captured`."""
     inferred: int = 0
+    """Frames that went through the model; counted with `computed`."""
     written: int = 0
     shown: int = 0
     not_shown: int = 0
@@ -203,10 +219,23 @@ class Metrics:
     last_output_s: float | None = None
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     dropped: Counter[str] = field(default_factory=Counter)
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=120), repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        self.output_rate = Rate(self.clock)
+        self.capture_rate, self.model_rate, self.output_rate = (Rate(self.clock) for _ in range(3))
+
+    def captured(self) -> None:
+        """Count a frame that the source yielded."""
+        if self.first_capture_s is None:
+            self.first_capture_s = self.clock()
+        self.delivered += 1
+        self.capture_rate.tick()
+
+    def computed(self) -> None:
+        """Count a frame that went through the model."""
+        self.inferred += 1
+        self.model_rate.tick()
 
     def drop(self, cause: str, count: int = 1) -> None:
         """Count frames lost on purpose; thread-safe."""
@@ -218,7 +247,20 @@ class Metrics:
         now = self.clock()
         self.last_output_s = now
         self.latency.add(now - captured_at)
+        self._recent.append(now - captured_at)
         self.output_rate.tick()
+
+    def recent_age(self, percent: float) -> float | None:
+        """Seconds from capture to output that `percent` % of the last 120 frames did not exceed; None before the first.
+        For display, from the thread that calls `output`."""
+        ages = sorted(self._recent)
+        return ages[max(0, math.ceil(len(ages) * percent / 100) - 1)] if ages else None
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """See `Report.rates`."""
+        rates = {"capture": self.capture_rate, "model": self.model_rate, "output": self.output_rate}
+        return {name: rate.average for name, rate in rates.items() if rate.average is not None}
 
     @property
     def fps(self) -> float | None:

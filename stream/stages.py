@@ -9,7 +9,7 @@ what the caller gets.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from stream.capture.base import Skipped, Source
 from stream.channel import Channel, Closed, Full
@@ -30,6 +30,15 @@ class Inference(Protocol):
     def close(self) -> None: ...
 
 
+def channel(*, is_live: bool, queue: int) -> Channel[Any]:
+    """What stands between two stages: of a live source only the newest item waits, else up to `queue` do.
+
+    So what is shown is no older than one frame interval, one inference and one rendering, and what was waiting for
+    each: tests/test_live_age.py.
+    """
+    return Channel(1, Full.REPLACE_OLDEST) if is_live else Channel(queue, Full.BLOCK)
+
+
 class Stages:
     """Runs `source` and `inference` in threads; results are read with `get`.
 
@@ -42,10 +51,9 @@ class Stages:
 
     def __init__(self, source: Source, inference: Inference, metrics: Metrics, *, queue: int) -> None:
         live = source.info.is_live
-        policy, capacity = (Full.REPLACE_OLDEST, 1) if live else (Full.BLOCK, queue)
         self.source, self.inference, self.metrics = source, inference, metrics
-        self.frames: Channel[Frame] = Channel(capacity, policy)
-        self.results: Channel[Result] = Channel(capacity, policy)
+        self.frames: Channel[Frame] = channel(is_live=live, queue=queue)
+        self.results: Channel[Result] = channel(is_live=live, queue=queue)
         self.refused: list[Skipped] = []
         """Frames the model cannot take."""
         self.abandoned: list[str] = []
@@ -139,9 +147,7 @@ class Stages:
         metrics = self.metrics
         try:
             for frame in self.source:
-                if metrics.first_capture_s is None:
-                    metrics.first_capture_s = metrics.clock()
-                metrics.delivered += 1
+                metrics.captured()
                 if self.frames.put(frame) is not None:
                     metrics.drop("model_busy")
                 if self._stop.is_set():
@@ -153,7 +159,7 @@ class Stages:
     def _infer(self) -> None:
         try:
             for result in self.inference.stream(self.frames, self._refuse):
-                self.metrics.inferred += 1
+                self.metrics.computed()
                 if self.results.put(result) is not None:
                     self.metrics.drop("output_busy")
                 if self._stop.is_set():
