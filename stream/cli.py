@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stream import __version__, weights_cli
+from stream.cameras_cli import cameras
 from stream.console import Debug, default_model_line, fail, option, tell
 from stream.errors import ConfigError, StreamError
 
@@ -52,7 +53,7 @@ def _root(
 def run(
     source: Source = None,
     output: Annotated[str | None, option("-o --output", "Video, picture or folder to write.")] = None,
-    model: Annotated[str | None, option("-m --model", "Model name, see `depthstream models`.")] = None,
+    model: Annotated[list[str] | None, option("-m --model", "Model name; several for a preview that switches.")] = None,
     weights: Annotated[str | None, option("--weights", "Checkpoint file to use.")] = None,
     weights_dir: Annotated[str | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
     offline: Annotated[bool | None, option("--offline", "Never download weights.")] = None,
@@ -110,7 +111,8 @@ def run(
     configs.apply_assignments(base, set_ or [])
     options: dict[str, object] = {
         "output": output,
-        "model": model,
+        "model": model[0] if model else None,
+        "also": model[1:] if model else None,
         "weights": weights,
         "weights_dir": weights_dir,
         "offline": offline,
@@ -269,23 +271,7 @@ def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False)
         print(f"{spec.name:<{widest}}  {facts}\n    {spec.summary}{also}")
 
 
-@app.command()
-def cameras(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
-    """List the cameras of this machine and, where the system tells, their modes."""
-    from dataclasses import asdict
-
-    from stream.capture.cameras import list_cameras
-
-    found = list_cameras()
-    if as_json:
-        print(json.dumps([asdict(camera) for camera in found], ensure_ascii=False, indent=2))
-        return
-    if not found:
-        print("no camera is connected; pattern:testsrc2 stands in for one", file=sys.stderr)
-    for camera in found:
-        print(f"{camera.index:>3}  {camera.name}" + (f"  {camera.path}" if camera.path else ""))
-        for mode in camera.modes:
-            print(f"     {mode}")
+app.command()(cameras)
 
 
 @app.command()

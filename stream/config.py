@@ -35,12 +35,18 @@ class ModelConfig(_Section):
     """Which model, and at what inference size."""
 
     name: str | None = Field(None, description="Catalog name; default: the built-in starter.")
+    also: tuple[str, ...] = Field((), description="More models (NAME or NAME=FILE) that a preview can switch to.")
     weights: Path | None = Field(None, description="Checkpoint file to use instead of the catalog's.")
     weights_dir: Path | None = Field(None, description="Folder to look for the catalog's file in first.")
     offline: bool = Field(False, description="Never download weights.")
     commercial_only: bool = Field(False, description="Refuse weights whose licence forbids commercial use.")
     input_size: int | None = Field(None, ge=32, le=8192, description="Inference size in pixels; default: the model's.")
     square: bool = Field(False, description="Squeeze pictures to a square network input.")
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _comma_list(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class CaptureConfig(_Section):
@@ -299,6 +305,7 @@ def to_yaml(config: Config) -> str:
 OPTION_KEYS: dict[str, str] = {
     "output": "output.path",
     "model": "model.name",
+    "also": "model.also",
     "weights": "model.weights",
     "weights_dir": "model.weights_dir",
     "offline": "model.offline",

@@ -97,6 +97,7 @@ class Depth:
         values: float32 H×W, finite, read-only, as the model's official script computes it.
         kind: the meaning of the values.
         index: `Frame.index` of its frame.
+        model: catalog name of what computed it, "" where that is not told.
 
     Raises:
         ValueError: if values are not finite float32 H×W.
@@ -105,6 +106,7 @@ class Depth:
     values: DepthMap
     kind: DepthKind
     index: int
+    model: str = ""
 
     def __post_init__(self) -> None:
         v = self.values

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream.capture.base import Source
 from stream.channel import Closed
 from stream.config import Config
 from stream.errors import ConfigError, StreamError, UsageError
-from stream.frames import SourceKind
+from stream.frames import DepthKind, SourceKind
 from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
-from stream.outputs import build_renderer, build_sinks, is_report, plan_outputs
+from stream.outputs import OutputPlan, build_preview, build_renderer, build_sinks, is_report, plan_outputs
 from stream.pipeline import POLL_S, QUEUE, EngineInference, Pipeline, ProgressHook, raise_if_all_refused
 from stream.stages import Result, Stages
 
@@ -141,20 +142,56 @@ def run_config(
     Raises:
         StreamError: what went wrong, see `stream.errors`.
     """
+    from stream.multi_inference import Switching
+
     started, say = time.monotonic(), once(on_note)
     with _reported_if_it_cannot_start(config, started), ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
         outputs = plan_outputs(config, source.info)
-        engine = load_engine(config, on_download=on_download, on_note=say)
-        unless_running.callback(engine.close)
-        renderer, sinks = build_renderer(config, outputs, engine.spec.output), build_sinks(config, outputs)
-        inference, queue = _inference(config, source, engine), max(QUEUE, config.inference.batch)
+        engines: list[Engine] = []
+        for wanted in _model_configs(config, outputs):
+            engines.append(load_engine(wanted, on_download=on_download, on_note=say))
+            unless_running.callback(engines[-1].close)
+        kind = _common_kind(config, engines)
+        renderer, sinks = build_renderer(config, outputs, kind), build_sinks(config, outputs)
+        switching = Switching(engines) if len(engines) > 1 else None
+        inference, queue = switching or _inference(config, source, engines[0]), max(QUEUE, config.inference.batch)
+        preview = build_preview(config, outputs, kind, models=switching, say=say) if outputs.preview else None
+        if preview is not None:
+            from stream.sinks.window import WindowSink
+
+            sinks.append(WindowSink(controls=preview))
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
+        if preview is not None:
+            preview.metrics, preview.log = pipeline.metrics, lambda: source.log
         for note in outputs.notes:
             say(note)
         unless_running.pop_all()
-    return supervise(pipeline, [engine], config, started=started, say=say)
+    names = " | ".join(engine.spec.name for engine in engines)
+    return supervise(pipeline, engines, config, started=started, say=say, model=names)
+
+
+def _model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
+    """One config for each model to load."""
+    also = config.model.also
+    if also and not outputs.preview:
+        hint = "`depthstream compare` puts them side by side"
+        raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
+    configs = [config]
+    for text in also:
+        name, _, file = text.partition("=")
+        model = config.model.model_copy(update={"name": name, "weights": Path(file) if file else None})
+        configs.append(config.model_copy(update={"model": model}))
+    return configs
+
+
+def _common_kind(config: Config, engines: Sequence["Engine"]) -> DepthKind:
+    """What the models' values mean; a fixed range must mean the same for all."""
+    kinds = list(dict.fromkeys(engine.spec.output for engine in engines))
+    if len(kinds) > 1 and ":" in (config.render.range or ""):
+        raise ConfigError("means metres for one model and disparity for another", where="--range", allowed="frame, ema")
+    return kinds[0]
 
 
 @contextmanager

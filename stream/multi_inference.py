@@ -64,6 +64,43 @@ class Together:
         return False
 
 
+class Switching:
+    """Runs one of several loaded models; which one may change between two frames.
+
+    Attributes:
+        current: number of the model in use; may be set from any thread.
+    """
+
+    def __init__(self, engines: Sequence["Engine"]) -> None:
+        self._engines = tuple(engines)
+        self.current = 0
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The models' catalog names, in order."""
+        return [engine.spec.name for engine in self._engines]
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        """See `stages.Inference`."""
+        while True:
+            try:
+                frame = frames.get()
+            except Closed:
+                return
+            engine = self._engines[self.current]
+            try:
+                engine.key(frame)
+            except ModelError as error:
+                on_skip(frame, str(error))
+                continue
+            yield frame, engine.infer([frame])[0]
+
+    def close(self) -> None:
+        """Release the models."""
+        for engine in reversed(self._engines):  # each gives back the threads it found
+            engine.close()
+
+
 class FromDisk(Together):
     """Runs the first model; the others' maps were computed before."""
 

@@ -6,7 +6,8 @@ Invariant: when `plan_outputs` returns, nothing that exists will be replaced una
 import glob
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.sinks.base import Sink
 
 if TYPE_CHECKING:
+    from stream.preview import Models, Preview
     from stream.render.renderer import Renderer
 
 
@@ -307,8 +309,32 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
                     beside=suffixes[plan.depth_path],
                 )
             )
-    if plan.preview:
-        from stream.sinks.window import WindowSink
-
-        sinks.append(WindowSink())
     return sinks
+
+
+def build_preview(
+    config: Config,
+    plan: OutputPlan,
+    output: DepthKind,
+    *,
+    models: "Models | None" = None,
+    say: Callable[[str], None],
+) -> "Preview":
+    """What the preview shows, with a renderer of its own.
+
+    Args:
+        output: what the (first) model's values mean.
+        models: to switch between.
+        say: told of files that the viewer writes.
+    """
+    from stream.preview import Preview
+    from stream.sinks.video import AudioPolicy, VideoSink
+
+    chosen = config.output
+
+    def record(path: Path) -> Sink:
+        codecs = {"codec": chosen.codec, "crf": chosen.crf, "preset": chosen.preset}
+        return VideoSink(path, audio=AudioPolicy.NONE, **codecs)  # type: ignore[arg-type]
+
+    alone = replace(plan, path=None)  # a picture beside its depth, whatever layout files get
+    return Preview(build_renderer(config, alone, output), models=models, record=record, say=say)

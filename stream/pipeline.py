@@ -96,6 +96,7 @@ class Pipeline:
         self.metrics = metrics or Metrics()
         self.source, self.renderer, self.sinks = source, renderer, sinks
         self.stages = Stages(source, inference, self.metrics, queue=queue)
+        self._needs_image = any(getattr(sink, "needs_image", True) for sink in sinks)
         self._accepted = dict.fromkeys(range(len(sinks)), 0)
         self._ended: set[int] = set()
         self._progress = Progress(metrics=self.metrics, stages=self.stages, total=source.info.frame_count)
@@ -163,7 +164,7 @@ class Pipeline:
             self.output_time = StageTime(busy_s=clock() - start - waited_s, waiting_s=waited_s)
 
     def _output(self, frame: Frame, depth: Depth) -> None:
-        image = self.renderer.render(frame, depth)
+        image = self.renderer.render(frame, depth) if self._needs_image else frame.rgb
         shown = None
         for number, sink in enumerate(self.sinks):
             accepted = sink.write(frame, depth, image)

@@ -65,7 +65,7 @@ def test_the_foundation_rests_on_little(name: str, allowed: set[str]) -> None:
     assert roots - set(sys.stdlib_module_names) <= allowed
 
 
-WIRING = ("pipeline.py", "jobs.py", "outputs.py", "compare.py", "multi_inference.py")
+WIRING = ("pipeline.py", "jobs.py", "outputs.py", "compare.py", "multi_inference.py", "preview.py")
 
 
 def test_only_the_wiring_imports_stages_together() -> None:

@@ -207,7 +207,8 @@ class Engine:
         self._network = self._safe_network = nn.Identity()
 
     def _depth(self, frame: Frame, result: Tensor) -> Depth:
-        return Depth(values=self._lanes.owned(result), kind=self.spec.output, index=frame.index)
+        values = self._lanes.owned(result)
+        return Depth(values=values, kind=self.spec.output, index=frame.index, model=self.spec.name)
 
     def _upload(self, slot: _Slot, frames: Sequence[Frame]) -> list[Tensor]:
         """Copy frames into the slot; returns uint8 H×W×3 views on the device."""

@@ -47,6 +47,10 @@ class RangePolicy(Protocol):
         """
         ...
 
+    def restart(self) -> None:
+        """Forget what was seen: another model's values follow."""
+        ...
+
 
 class FrameRange:
     """Each frame's own minimum and maximum, as the official scripts do; flickers on moving pictures."""
@@ -55,6 +59,9 @@ class FrameRange:
         """See `RangePolicy`."""
         lo, hi, _, _ = cv2.minMaxLoc(depth_display)  # 0.35 ms at 1080p; numpy's min and max 0.6
         return lo, hi
+
+    def restart(self) -> None:
+        """See `RangePolicy`."""
 
 
 class EmaRange:
@@ -92,6 +99,10 @@ class EmaRange:
         self._range = lo, hi
         return self._range
 
+    def restart(self) -> None:
+        """See `RangePolicy`."""
+        self._range = self._thumbnail = None
+
 
 class FixedRange:
     """The same range always; depth outside it takes the end colours.
@@ -111,6 +122,9 @@ class FixedRange:
     def range_for(self, depth_display: DepthMap, rgb: RgbImage) -> Range:  # noqa: ARG002 - the protocol's signature
         """See `RangePolicy`."""
         return self._range
+
+    def restart(self) -> None:
+        """See `RangePolicy`."""
 
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -32,6 +32,7 @@ class Renderer:
 
     def __init__(self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = 0.6) -> None:
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
+        self._model = ""
         self.current_range: Range | None = None
         """What the last picture mapped to the ends of its colormap, in the model's own units (metres, or disparity), as
         it can be typed after `--range`; None before the first."""
@@ -73,6 +74,9 @@ class Renderer:
         if depth.size != frame.size:
             raise ValueError(f"{depth} does not belong to {frame}")
         shown = displayed(depth)
+        if depth.model != self._model:
+            self._model = depth.model
+            self.range_policy.restart()
         lo, hi = self.range_policy.range_for(shown, frame.rgb)
         self.current_range = native((lo, hi), depth.kind)
         canvas = np.empty((*self.output_size(frame.size), 3), np.uint8)

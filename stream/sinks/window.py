@@ -39,6 +39,10 @@ class Window(Protocol):
         """Process pending events; the key that was pressed, or -1. Never waits."""
         ...
 
+    def poll_clicks(self) -> list[tuple[int, int]]:
+        """Where the picture was clicked since the last call: (x, y) in its pixels."""
+        ...
+
     def is_visible(self) -> bool:
         """False once the user has closed the window."""
         ...
@@ -48,6 +52,18 @@ class Window(Protocol):
         ...
 
 
+class Controls(Protocol):
+    """Makes the pictures of an interactive window and hears what the viewer does; see `stream.preview.Preview`."""
+
+    def open(self, info: SourceInfo) -> None: ...
+    def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]: ...
+    def show(self, frame: Frame, depth: Depth) -> RgbImage | None: ...
+    def refresh(self) -> RgbImage | None: ...
+    def press(self, key: str) -> None: ...
+    def point_at(self, x: int, y: int) -> None: ...
+    def close(self) -> None: ...
+
+
 class WindowSink:
     """Shows each rendered picture; Esc, q or the window's close button ask the run to end.
 
@@ -55,13 +71,18 @@ class WindowSink:
 
     Args:
         title: the window's title.
+        controls: makes the pictures instead of the run's renderer, and gets the other keys and the clicks.
         show: makes the window from its title and the (height, width) of the pictures; `OpenCvWindow` but in tests.
     """
 
     def __init__(
-        self, title: str = "depthstream", *, show: Callable[[str, tuple[int, int]], Window] | None = None
+        self,
+        title: str = "depthstream",
+        *,
+        controls: Controls | None = None,
+        show: Callable[[str, tuple[int, int]], Window] | None = None,
     ) -> None:
-        self._title = title
+        self._title, self._controls = title, controls
         self._make_window = show or OpenCvWindow
         self._window: Window | None = None
         self.closed_by_user = False
@@ -73,6 +94,11 @@ class WindowSink:
         return False
 
     @property
+    def needs_image(self) -> bool:
+        """False where the controls render."""
+        return self._controls is None
+
+    @property
     def outputs(self) -> list[str]:
         """The window's name."""
         return [f"window '{self._title}'"]
@@ -82,25 +108,30 @@ class WindowSink:
         """True once the user asked for the end; to be read after each write."""
         return self.closed_by_user
 
-    def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - any source
+    def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
         """Open the window.
 
         Raises:
             SinkError: there is no usable display, or OpenCV was built without windows.
         """
+        if self._controls is not None:
+            self._controls.open(info)
+            size = self._controls.output_size(info.size)
         self._window = self._make_window(self._title, size)
 
-    def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the picture only
-        """Show `image`; False once the user has closed the window.
+    def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:
+        """Show `image`; False once the user has closed the window, and while the picture is frozen.
 
         Raises:
             SinkError: the window system failed.
         """
         if self._window is None or self.closed_by_user:
             return False
-        self._window.show(image)
+        picture = image if self._controls is None else self._controls.show(frame, depth)
+        if picture is not None:
+            self._window.show(picture)
         self.poll()
-        return True
+        return picture is not None
 
     def poll(self) -> None:
         """Process keys and mouse; worth calling while waiting long for the next picture. Never blocks."""
@@ -108,12 +139,23 @@ class WindowSink:
             return
         key = self._window.poll_key()
         self.closed_by_user = key in _STOP_KEYS or not self._window.is_visible()
+        if self._controls is None or self.closed_by_user:
+            return
+        if 0 <= key < 0x80:
+            self._controls.press(chr(key))
+        for x, y in self._window.poll_clicks():
+            self._controls.point_at(x, y)
+        picture = self._controls.refresh()
+        if picture is not None:
+            self._window.show(picture)
 
     def finish(self) -> None:
-        """Close the window."""
+        """Close the window and complete what the viewer records."""
         if self._window is not None:
             self._window.close()
             self._window = None
+            if self._controls is not None:
+                self._controls.close()
 
     def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - nothing is kept
         """Close the window."""
@@ -134,10 +176,12 @@ class OpenCvWindow:
     def __init__(self, title: str, size: tuple[int, int]) -> None:
         check_display()
         self._title = title
+        self._clicks: list[tuple[int, int]] = []
         scale = min(1.0, _INITIAL_BOX_HW[0] / size[0], _INITIAL_BOX_HW[1] / size[1])
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(title, max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
+            cv2.setMouseCallback(title, self._on_mouse)
         except cv2.error as error:
             raise SinkError(f"cannot open a window: {error.err}", where="preview", hint=_HINT) from error
 
@@ -152,6 +196,15 @@ class OpenCvWindow:
         """See `Window`."""
         key = int(cv2.pollKey())
         return key if key < 0 else key & 0xFF  # the upper bits are modifiers such as num lock
+
+    def poll_clicks(self) -> list[tuple[int, int]]:
+        """See `Window`."""
+        clicks, self._clicks = self._clicks, []
+        return clicks
+
+    def _on_mouse(self, event: int, x: int, y: int, _flags: int, _data: object) -> None:
+        if event == cv2.EVENT_LBUTTONDOWN:
+            self._clicks.append((x, y))
 
     def is_visible(self) -> bool:
         """See `Window`."""

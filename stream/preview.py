@@ -1,0 +1,327 @@
+"""What a live viewer sees and can change; a window, and whatever else shows pictures, takes its pictures from here.
+
+Invariant: everything here runs on the pipeline's own thread, and nothing a viewer does changes what files get.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from stream.capture.base import CaptureLog
+from stream.errors import SinkError
+from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo
+from stream.media import cv2
+from stream.metrics import Metrics
+from stream.render import colormap as colormaps
+from stream.render.hud import mark_point, recording_dot, write_lines
+from stream.render.layout import GAP_PX, Layout
+from stream.render.renderer import Renderer
+from stream.sinks.base import Sink
+
+MESSAGE_S = 4.0
+ALPHA_STEP = 0.1
+
+
+class Action(StrEnum):
+    """What a viewer may ask for; the values are the help's words."""
+
+    FREEZE = "freeze"
+    SNAPSHOT = "save this picture and its raw depth"
+    RECORD = "start or stop recording"
+    NEXT_COLORMAP = "next colormap"
+    PREVIOUS_COLORMAP = "previous colormap"
+    NEXT_LAYOUT = "next layout"
+    NEXT_MODEL = "next model"
+    HUD = "numbers"
+    STRONGER = "stronger overlay"
+    WEAKER = "weaker overlay"
+    HELP = "this help"
+
+
+KEYS: dict[str, Action] = {
+    " ": Action.FREEZE,
+    "s": Action.SNAPSHOT,
+    "r": Action.RECORD,
+    "c": Action.NEXT_COLORMAP,
+    "C": Action.PREVIOUS_COLORMAP,
+    "l": Action.NEXT_LAYOUT,
+    "m": Action.NEXT_MODEL,
+    "h": Action.HUD,
+    "+": Action.STRONGER,
+    "=": Action.STRONGER,
+    "-": Action.WEAKER,
+    "?": Action.HELP,
+}
+"""`=` is the key of `+` without shift."""
+HELP = [
+    *(f"{'space' if key == ' ' else key:>5}  {action.value}" for key, action in KEYS.items() if key != "="),
+    "click  depth at that point",
+    "    q  quit (or Esc)",
+]
+
+
+class Models(Protocol):
+    """The models that may be switched between; see `multi_inference.Switching`."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    current: int
+
+
+class Preview:
+    """The picture on show, and everything that can be done to it.
+
+    Args:
+        renderer: the preview's own: files have another, so a viewer changes nothing in them.
+        models: switched with `m`; None where there is one.
+        record: makes the sink of a recording at a path.
+        name: what files are called after: `NAME_20261231-235959.png`.
+        folder: where snapshots and recordings go.
+        say: told of each file that was written.
+        clock, now: monotonic seconds, and the date for names.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        *,
+        models: Models | None = None,
+        record: Callable[[Path], Sink] | None = None,
+        name: str = "depthstream",
+        folder: Path = Path(),
+        say: Callable[[str], None] = lambda _note: None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.renderer, self.models = renderer, models
+        self.metrics: Metrics | None = None
+        """For the numbers; set by whoever runs the pipeline."""
+        self.log: Callable[[], CaptureLog] = CaptureLog
+        """Of the source, for the numbers."""
+        self.frozen = self.shows_hud = self.shows_help = False
+        self._make_recording, self._name, self._folder, self._say = record, name, folder, say
+        self._clock, self._now = clock, now
+        self._info: SourceInfo | None = None
+        self._result: tuple[Frame, Depth] | None = None
+        self._rendered: RgbImage | None = None
+        self._cursor: tuple[float, float] | None = None
+        self._recording: Sink | None = None
+        self._message, self._message_until_s = "press ? for help", clock() + MESSAGE_S
+        self._changed = self._restyled = False
+
+    @property
+    def is_recording(self) -> bool:
+        """A recording started by the viewer is running."""
+        return self._recording is not None
+
+    def open(self, info: SourceInfo) -> None:
+        """Tell what is being shown; before the first picture."""
+        self._info = info
+
+    def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the picture for frames of `size_hw`, in the layout of now."""
+        return self.renderer.output_size(size_hw)
+
+    def show(self, frame: Frame, depth: Depth) -> RgbImage | None:
+        """The picture of a new result, uint8 H×W×3; None while frozen. A running recording gets it either way."""
+        if self._recording is not None or not self.frozen:
+            image = self.renderer.render(frame, depth)
+            if self._recording is not None:
+                self._recording.write(frame, depth, image)
+            if not self.frozen:
+                self._result, self._rendered, self._restyled = (frame, depth), image, False
+        return None if self.frozen else self._drawn()
+
+    def refresh(self) -> RgbImage | None:
+        """The picture on show once more, where an action or the end of a message changed it since; else None."""
+        if self._message and self._clock() >= self._message_until_s:
+            self._message, self._changed = "", True
+        if not self._changed or self._result is None:
+            return None
+        if self._restyled:
+            self._rendered, self._restyled = self.renderer.render(*self._result), False
+        return self._drawn()
+
+    def do(self, action: Action) -> None:
+        """Carry out what a viewer asked for.
+
+        Raises:
+            SinkError: a snapshot or a recording cannot be written.
+            OutputError: a recording cannot be created.
+        """
+        self._changed = True
+        match action:
+            case Action.FREEZE:
+                self.frozen = not self.frozen
+                self.tell("frozen; space goes on" if self.frozen else "live")
+            case Action.SNAPSHOT:
+                self._save()
+            case Action.RECORD:
+                self._toggle_recording()
+            case Action.NEXT_COLORMAP | Action.PREVIOUS_COLORMAP:
+                step = 1 if action is Action.NEXT_COLORMAP else -1
+                names = list(colormaps.NAMES)
+                self._restyled = True
+                self.renderer.colormap = names[(names.index(self.renderer.colormap) + step) % len(names)]
+                self.tell(f"colormap {self.renderer.colormap}")
+            case Action.NEXT_LAYOUT:
+                layouts = list(Layout)
+                self._restyled = True
+                self.renderer.layout = layouts[(layouts.index(self.renderer.layout) + 1) % len(layouts)]
+                self._cursor = None
+                self.tell(f"layout {self.renderer.layout.value}")
+            case Action.NEXT_MODEL:
+                self._next_model()
+            case Action.HUD:
+                self.shows_hud = not self.shows_hud
+            case Action.HELP:
+                self.shows_help = not self.shows_help
+            case Action.STRONGER | Action.WEAKER:
+                step_by = ALPHA_STEP if action is Action.STRONGER else -ALPHA_STEP
+                self._restyled = True
+                self.renderer.alpha = round(min(1.0, max(0.0, self.renderer.alpha + step_by)), 2)
+                self.tell(f"overlay {self.renderer.alpha:.0%}")
+
+    def press(self, key: str) -> None:
+        """Carry out what `KEYS` has for a key; other keys do nothing."""
+        if key in KEYS:
+            self.do(KEYS[key])
+
+    def point_at(self, x: int, y: int) -> None:
+        """Tell the depth at this pixel of the picture on show, from now on; a click into the gap ends that."""
+        self._changed = True
+        self._cursor = None
+        if self._result is None:
+            return
+        height, width = self._result[0].size
+        if self.renderer.layout is Layout.SIDE and x >= width + GAP_PX:
+            x -= width + GAP_PX
+        if 0 <= x < width and 0 <= y < height:
+            self._cursor = x / width, y / height  # frames may change size
+
+    def tell(self, message: str) -> None:
+        """Show a line for some seconds."""
+        self._message, self._message_until_s, self._changed = message, self._clock() + MESSAGE_S, True
+
+    def close(self) -> None:
+        """Complete a running recording."""
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.finish()
+            self._say(f"recorded {', '.join(recording.outputs)}")
+
+    def depth_at_cursor(self) -> str | None:
+        """`1.52 m` for metric models, else the disparity; None where nothing was clicked."""
+        if self._cursor is None or self._result is None:
+            return None
+        depth = self._result[1]
+        height, width = depth.size
+        value = float(depth.values[int(self._cursor[1] * height), int(self._cursor[0] * width)])
+        return f"{value:.2f} m" if depth.kind is DepthKind.METRIC_DEPTH else f"disparity {value:.4g}"
+
+    def numbers(self) -> list[str]:
+        """The lines of the HUD."""
+        lines: list[str] = []
+        log = self.log()
+        if self.metrics is not None:
+            now = self.metrics
+            rates = (("camera", now.capture_rate), ("model", now.model_rate), ("shown", now.output_rate))
+            lines.append("  ".join(f"{name} {rate.per_s:.1f} fps" for name, rate in rates))
+            ages = [age * 1000 for percent in (50, 95) if (age := now.recent_age(percent)) is not None]
+            if ages:
+                lines.append(f"age {ages[0]:.0f} ms, 95% below {ages[1]:.0f} ms")
+            dropped = {**log.dropped, **now.dropped}
+            if dropped:
+                causes = ", ".join(f"{count} {cause.replace('_', ' ')}" for cause, count in dropped.items())
+                lines.append(f"dropped {causes}")
+        if log.waiting or log.reconnects:
+            lines.append(log.waiting or f"reconnected {log.reconnects} times")
+        kind = self.renderer.layout.value
+        if self.renderer.layout is Layout.OVERLAY:
+            kind += f" {self.renderer.alpha:.0%}"
+        parts = [self._model(), kind, self.renderer.colormap]
+        if self.renderer.current_range is not None:
+            parts.append("{:.4g} to {:.4g}".format(*self.renderer.current_range))
+        return [*lines, "  ".join(part for part in parts if part)]
+
+    def _model(self) -> str:
+        if self._result is not None and self._result[1].model:
+            return self._result[1].model
+        return "" if self.models is None else self.models.names[self.models.current]
+
+    def _drawn(self) -> RgbImage | None:
+        self._changed = False
+        if self._rendered is None or self._result is None:
+            return None
+        picture = self._rendered.copy()
+        self._mark(picture)
+        write_lines(picture, HELP if self.shows_help else self.numbers() if self.shows_hud else [])
+        if self._message:
+            write_lines(picture, [self._message], at_bottom=True)
+        if self._recording is not None:
+            recording_dot(picture)
+        return picture
+
+    def _mark(self, picture: RgbImage) -> None:
+        text = self.depth_at_cursor()
+        if text is None or self._cursor is None or self._result is None:
+            return
+        height, width = self._result[0].size
+        x, y = int(self._cursor[0] * width), int(self._cursor[1] * height)
+        points = [(x, y)] if self.renderer.layout is not Layout.SIDE else [(x, y), (x + width + GAP_PX, y)]
+        mark_point(picture, points, text)
+
+    def _next_model(self) -> None:
+        if self.models is None or len(self.models.names) < 2:
+            self.tell("one model is loaded; give several with -m A -m B")
+            return
+        self.models.current = (self.models.current + 1) % len(self.models.names)
+        self.tell(f"model {self.models.names[self.models.current]}")
+
+    def _toggle_recording(self) -> None:
+        if self._recording is not None:
+            done = self._recording
+            self.close()
+            self.tell(f"recorded {Path(done.outputs[0]).name}")
+        elif self._make_recording is not None and self._info is not None and self._result is not None:
+            path = self._free(".mp4")
+            recording = self._make_recording(path)
+            recording.open(self._info, self.output_size(self._result[0].size))
+            self._recording = recording
+            self.tell(f"recording {path.name}")
+
+    def _save(self) -> None:
+        if self._result is None or self._rendered is None:
+            return
+        path, (_, depth) = self._free(".png"), self._result
+        ok, png = cv2.imencode(".png", cv2.cvtColor(self._rendered, cv2.COLOR_RGB2BGR))
+        if not ok:
+            raise SinkError("cannot encode the picture", where=str(path))
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_bytes(png.tobytes())
+            partial.rename(path)
+            with partial.open("wb") as file:
+                np.save(file, depth.values)
+            partial.rename(path.with_suffix(".npy"))
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise SinkError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+        self._say(f"saved {path} and {path.stem}.npy")
+        self.tell(f"saved {path.name} and .npy")
+
+    def _free(self, suffix: str) -> Path:
+        """A name that no file has, with any suffix that is written here."""
+        stem, number = f"{self._name}_{self._now():%Y%m%d-%H%M%S}", 1
+        candidate = stem
+        while any(os.path.lexists(self._folder / f"{candidate}{s}") for s in (".png", ".npy", ".mp4", ".partial.mp4")):
+            number += 1
+            candidate = f"{stem}-{number}"
+        return self._folder / f"{candidate}{suffix}"
