@@ -50,6 +50,7 @@ KEYS: dict[str, Action] = {
     "r": Action.RECORD,
     "c": Action.NEXT_COLORMAP,
     "C": Action.PREVIOUS_COLORMAP,
+    "v": Action.PREVIOUS_COLORMAP,
     "l": Action.NEXT_LAYOUT,
     "m": Action.NEXT_MODEL,
     "h": Action.HUD,
@@ -58,9 +59,11 @@ KEYS: dict[str, Action] = {
     "-": Action.WEAKER,
     "?": Action.HELP,
 }
-"""`=` is the key of `+` without shift."""
+"""`=` is the key of `+` without shift. OpenCV's Qt windows, those of its Linux wheel, do not tell `C` from `c` (4.13):
+`v` does the same."""
+_HELP_KEYS = {" ": "space", "C": "C, v"}
 HELP = [
-    *(f"{'space' if key == ' ' else key:>5}  {action.value}" for key, action in KEYS.items() if key != "="),
+    *(f"{_HELP_KEYS.get(key, key):>5}  {action.value}" for key, action in KEYS.items() if key not in ("=", "v")),
     "click  depth at that point",
     "    q  quit (or Esc)",
 ]
@@ -146,7 +149,7 @@ class Preview:
         if not self._changed or self._result is None:
             return None
         if self._restyled:
-            self._rendered, self._restyled = self.renderer.render(*self._result), False
+            self._rendered, self._restyled = self.renderer.render(*self._result, same_range=True), False
         return self._drawn()
 
     def do(self, action: Action) -> None:

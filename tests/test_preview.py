@@ -134,6 +134,8 @@ def test_colormaps_go_round_both_ways(viewer: Viewer) -> None:
     other = viewer.press("c")
     assert not np.array_equal(before, other)
     assert np.array_equal(viewer.press("C"), before)
+    viewer.press("c")
+    assert np.array_equal(viewer.press("v"), before)
     assert viewer.renderer.colormap == "gray"
 
 

@@ -1,5 +1,6 @@
 """Layouts and the renderer: sizes, where each pixel comes from, and settings changed while running."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -141,3 +142,22 @@ def test_any_finite_depth_renders(values: np.ndarray, kind: DepthKind, layout: L
     for _ in range(2):
         image = made.render(frame, Depth(values=values, kind=kind, index=0))
     assert image.shape == (*made.output_size(values.shape), 3)
+
+
+def test_a_change_of_style_keeps_the_range_that_the_result_got() -> None:
+    made = renderer(Layout.DEPTH, range_policy=EmaRange())
+    (frame, depth), first = pair((24, 32)), pair((24, 32))
+    second = frame, replace(depth, values=depth.values * 3 + 1)
+    made.render(*first)
+    shown = made.render(*second)
+    assert np.array_equal(made.render(*second, same_range=True), shown)
+    assert not np.array_equal(made.render(*second), shown), "another result would move it"
+
+
+def test_another_models_values_start_a_new_range() -> None:
+    made = renderer(Layout.DEPTH, range_policy=EmaRange())
+    frame, depth = pair((24, 32))
+    far = replace(depth, values=depth.values * 100 + 500, model="other")
+    made.render(frame, depth)
+    made.render(frame, far)
+    assert made.current_range == (float(far.values.min()), float(far.values.max()))

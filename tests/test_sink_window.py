@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from stream.errors import SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.sinks.window import WindowSink, check_display
+from tests.virtual_display import virtual_display
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = (24, 32)
@@ -131,23 +131,8 @@ def test_a_display_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def display() -> Iterator[str]:
-    if shutil.which("Xvfb") is None:
-        if os.environ.get("CI"):
-            pytest.fail("Xvfb is needed (apt-get install xvfb)")
-        pytest.skip("needs Xvfb")
-    reader, writer = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "800x600x24", "-nolisten", "tcp"],
-        pass_fds=[writer],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader) as numbers:
-            yield f":{numbers.readline().strip()}"
-    finally:
-        server.terminate()
-        server.wait(10)
+    with virtual_display(800, 600) as name:
+        yield name
 
 
 # In a process of its own, because Qt stays loaded. It asks for `av` first: stream.media must order the imports, or the

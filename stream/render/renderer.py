@@ -33,6 +33,7 @@ class Renderer:
     def __init__(self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = 0.6) -> None:
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
         self._model = ""
+        self._range: Range | None = None
         self.current_range: Range | None = None
         """What the last picture mapped to the ends of its colormap, in the model's own units (metres, or disparity), as
         it can be typed after `--range`; None before the first."""
@@ -62,8 +63,11 @@ class Renderer:
         """(height, width) of what `render` returns for frames of `size_hw`."""
         return output_size(self.layout, size_hw)
 
-    def render(self, frame: Frame, depth: Depth) -> RgbImage:
+    def render(self, frame: Frame, depth: Depth, *, same_range: bool = False) -> RgbImage:
         """The output picture of one result.
+
+        Args:
+            same_range: this result was the last one too: keep the range it got, as only the style has changed.
 
         Returns:
             uint8 H×W×3 of `output_size(frame.size)`.
@@ -77,7 +81,9 @@ class Renderer:
         if depth.model != self._model:
             self._model = depth.model
             self.range_policy.restart()
-        lo, hi = self.range_policy.range_for(shown, frame.rgb)
+        if not same_range or self._range is None:
+            self._range = self.range_policy.range_for(shown, frame.rgb)
+        lo, hi = self._range
         self.current_range = native((lo, hi), depth.kind)
         canvas = np.empty((*self.output_size(frame.size), 3), np.uint8)
         colormaps.apply(shown, lo, hi, self._table, out=depth_pane(canvas, self.layout))
