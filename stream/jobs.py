@@ -178,6 +178,9 @@ def _model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
     if also and not outputs.preview:
         hint = "`depthstream compare` puts them side by side"
         raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
+    names = [config.model.name or "", *(text.partition("=")[0] for text in also)]
+    if len(set(names)) < len(names):
+        raise UsageError("a model is named twice", where="-m")
     configs = [config]
     for text in also:
         name, _, file = text.partition("=")

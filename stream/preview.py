@@ -59,7 +59,7 @@ KEYS: dict[str, Action] = {
     "-": Action.WEAKER,
     "?": Action.HELP,
 }
-"""`=` is the key of `+` without shift. OpenCV's Qt windows, those of its Linux wheel, do not tell `C` from `c` (4.13):
+"""`=` is the key of `+` without shift. OpenCV's Qt windows, those of its Linux wheel, do not tell `C` from `c` (5.0):
 `v` does the same."""
 _HELP_KEYS = {" ": "space", "C": "C, v"}
 HELP = [

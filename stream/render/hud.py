@@ -58,6 +58,7 @@ def mark_point(picture: RgbImage, points: Sequence[tuple[int, int]], text: str) 
     scale = line_px / 36
     (wide, _), _ = cv2.getTextSize(text, _FONT, scale, 2)
     x, y = points[-1]
-    at = (max(0, min(x + size, picture.shape[1] - wide - 2)), max(line_px, y - size))
-    for colour, thickness in ((0, 0, 0), 3), (_INK, 1):
-        cv2.putText(picture, text, at, _FONT, scale, colour, thickness, cv2.LINE_AA)
+    left, foot = max(0, min(x + size, picture.shape[1] - wide - 2)), max(line_px, y - size)
+    box = picture[max(0, foot - line_px) : foot + line_px // 3, left : left + wide + 4]
+    np.multiply(box, _DARKEN, out=box, casting="unsafe")
+    cv2.putText(picture, text, (left + 2, foot), _FONT, scale, _INK, max(1, line_px // 18), cv2.LINE_AA)
