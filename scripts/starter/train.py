@@ -183,7 +183,7 @@ class Run:
         inner = {id(parameter) for parameter in encoder}
         decoder = [parameter for parameter in self.network.parameters() if id(parameter) not in inner]
         groups: list[dict[str, Any]] = [{"params": decoder}, {"params": encoder}]
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01, fused=True)
         self.sample, self.best, self.seconds = 0, math.inf, 0.0
         if (path := self.folder / "checkpoint.pt").exists():
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -272,7 +272,8 @@ def main() -> None:
         batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
         since = run.sample
         begun = time.monotonic()
-        for rgb, inverse in DataLoader(samples, batch_sampler=batches, num_workers=1, prefetch_factor=4):
+        # Loading takes a twelfth of the time; a process for it made two cores slower: 24.8 instead of 27.5 samples a second.
+        for rgb, inverse in DataLoader(samples, batch_sampler=batches):
             now = time.monotonic()
             recent = [*recent[-199:], run.step(rgb, inverse)]
             run.seconds += time.monotonic() - now
