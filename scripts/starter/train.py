@@ -53,14 +53,14 @@ ORDINAL_WEIGHT = 0.1
 MEAN, STD = 127 / 255, 128 / 255
 PARTS = (
     Part(
-        samples=224_000,
+        samples=204_800,
         sizes=[(128, 160), (160, 128), (128, 192), (160, 160), (160, 192), (160, 224), (192, 160), (192, 256)],
         fixed_stages=2,
         gradient_weight=0.5,
         rate=1.5e-3,
     ),
     Part(
-        samples=112_000,
+        samples=102_400,
         sizes=[(192, 256), (256, 192), (192, 256), (192, 320), (224, 288), (224, 224), (288, 224), (288, 384)],
         fixed_stages=0,
         gradient_weight=1.5,
@@ -272,7 +272,7 @@ def main() -> None:
         batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
         since = run.sample
         begun = time.monotonic()
-        # Loading takes a twelfth of the time; a process for it made two cores slower: 24.8 instead of 27.5 samples a second.
+        # Loading takes a twelfth of the time; a process of its own made two cores slower: 24.8 instead of 27.5 a second.
         for rgb, inverse in DataLoader(samples, batch_sampler=batches):
             now = time.monotonic()
             recent = [*recent[-199:], run.step(rgb, inverse)]
