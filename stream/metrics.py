@@ -216,6 +216,7 @@ class Metrics:
     shown: int = 0
     not_shown: int = 0
     first_capture_s: float | None = None
+    last_capture_s: float | None = None
     last_output_s: float | None = None
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -227,8 +228,9 @@ class Metrics:
 
     def captured(self) -> None:
         """Count a frame that the source yielded."""
+        self.last_capture_s = self.clock()
         if self.first_capture_s is None:
-            self.first_capture_s = self.clock()
+            self.first_capture_s = self.last_capture_s
         self.delivered += 1
         self.capture_rate.tick()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream.capture.base import Source
 from stream.channel import Channel, Closed
-from stream.errors import ModelError
+from stream.errors import ModelError, SourceError
 from stream.frames import Depth, Frame, RgbImage
 from stream.metrics import Metrics, Outcome, StageTime
 from stream.sinks.base import Sink
@@ -151,6 +151,8 @@ class Pipeline:
                     waited_s += clock() - asked
                 if result is not None:
                     self._output(*result)
+                elif not self.stages.stopped_early:
+                    self._raise_if_frozen(start)
                 for sink in self.sinks:
                     poll = getattr(sink, "poll", None)
                     if poll is not None:
@@ -162,6 +164,14 @@ class Pipeline:
                     self._on_progress(self._progress)
         finally:
             self.output_time = StageTime(busy_s=clock() - start - waited_s, waiting_s=waited_s)
+
+    def _raise_if_frozen(self, started_s: float) -> None:
+        """A driver that hangs cannot be woken, but need not be waited for."""
+        limit_s = getattr(self.source, "silence_limit_s", None)
+        last_s = self.metrics.last_capture_s or started_s
+        if limit_s is not None and self.metrics.clock() - last_s > limit_s:
+            hint = "it is connected, but frozen: plug it in again, or raise --read-timeout-s"
+            raise SourceError(f"no new picture for {limit_s:g} s", where=self.source.info.name, hint=hint)
 
     def _output(self, frame: Frame, depth: Depth) -> None:
         image = self.renderer.render(frame, depth) if self._needs_image else frame.rgb

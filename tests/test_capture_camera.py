@@ -225,3 +225,24 @@ def test_opencv_itself_prints_nothing_about_an_absent_camera() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "camera" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_camera_that_changes_its_resolution_goes_on(tmp_path: Path) -> None:
+    """As some do when they are turned, or when another program asks for a mode."""
+    from stream.media import av
+    from stream.metrics import Outcome
+    from stream.pipeline import Pipeline
+    from stream.sinks.video import VideoSink
+    from tests.fakes import ScriptedInference, ScriptedRenderer
+
+    tall = np.full((64, 48, 3), 200, np.uint8)
+    pictures = [BGR, BGR, BGR, tall, tall, BGR]
+    source = source_of(FakeCapture(pictures), max_frames=4)
+    sink = VideoSink(tmp_path / "out.mp4")
+    pipeline = Pipeline(source, ScriptedInference(), ScriptedRenderer(), [sink])
+    assert pipeline.run() is Outcome.DONE
+    written, dropped = pipeline.metrics.written, sum(pipeline.metrics.dropped.values())
+    assert written + dropped == 4
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        sizes = [(frame.height, frame.width) for frame in container.decode(video=0)]
+    assert sizes == [(48, 64)] * written

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import ModelError
+from stream.errors import ModelError, SourceError
 from stream.media import av
 from stream.metrics import Metrics, Outcome
-from stream.pipeline import Pipeline
+from stream.pipeline import Pipeline, Progress
 from stream.sinks.video import VideoSink
 from stream.stages import Stages
 from tests.fakes import Fault, Hook, RecordingSink, ScriptedInference, ScriptedRenderer, ScriptedSource
@@ -201,6 +201,30 @@ def test_a_reader_stuck_in_a_driver_is_abandoned_and_named(monkeypatch: pytest.M
     assert pipeline.run() is Outcome.DONE
     assert pipeline.stages.abandoned == ["depthstream-capture"]
     stuck.set()
+
+
+def test_a_camera_that_freezes_is_given_up_and_its_recording_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.stages.JOIN_DEADLINE_S", 0.05)
+    stuck, now = threading.Event(), [0.0]
+
+    def driver(moment: str, index: int) -> None:
+        if moment == "frame" and index == 2:
+            stuck.wait(20)
+
+    def look(progress: Progress) -> None:
+        if progress.metrics.delivered == 2 and progress.metrics.written:
+            now[0] += 3.0  # each time that the display looks
+
+    source, sink = ScriptedSource(10, live=True, hook=driver), RecordingSink()
+    source.silence_limit_s = 10.0  # type: ignore[attr-defined]
+    metrics = Metrics(clock=lambda: now[0])
+    pipeline = Pipeline(source, ScriptedInference(), ScriptedRenderer(), [sink], metrics=metrics, on_progress=look)
+    with pytest.raises(SourceError, match="scripted: no new picture for 10 s; it is connected, but frozen"):
+        pipeline.run()
+    stuck.set()
+    assert sink.indices in ([0, 1], [1])
+    assert sink.endings == ["keep_partial"]
+    assert pipeline.stages.abandoned == ["depthstream-capture"]
 
 
 def test_a_second_failure_is_attached_to_the_first() -> None:

@@ -272,7 +272,7 @@ def main() -> None:
         batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
         since = run.sample
         begun = time.monotonic()
-        # Loading takes a twelfth of the time; a process of its own made two cores slower: 24.8 instead of 27.5 a second.
+        # Loading takes a twelfth of the time; in a process of its own it slowed two cores from 27.5 to 24.8 a second.
         for rgb, inverse in DataLoader(samples, batch_sampler=batches):
             now = time.monotonic()
             recent = [*recent[-199:], run.step(rgb, inverse)]

@@ -78,6 +78,8 @@ class CameraSource:
         index = camera_index(device)
         self._name = f"cam:{index}"
         self._end_s, self._max_frames, self._clock = end_s, max_frames, clock
+        self.silence_limit_s = read_timeout_s
+        """The pipeline gives up a camera that delivers nothing for so long: not every driver keeps the limit."""
         self._stop, self._lock = threading.Event(), threading.Lock()
         self.log = CaptureLog()
         with _quiet_opencv():

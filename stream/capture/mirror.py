@@ -29,6 +29,11 @@ class MirroredSource:
         """See `Source`."""
         return self._source.log
 
+    @property
+    def silence_limit_s(self) -> float | None:
+        """See `CameraSource`."""
+        return getattr(self._source, "silence_limit_s", None)
+
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`."""
         for frame in self._source:
