@@ -134,6 +134,8 @@ class OutputConfig(_Section):
     save: tuple[SaveFormat, ...] = Field((), description="Depth files to write besides: npy, png16, pfm, exr.")
     picture: PictureFormat = Field("png", description="Format of pictures in a folder; none writes no pictures.")
     preview: Literal["auto", "window", "off"] = Field("auto", description="auto: a live source without OUT.")
+    virtual_camera: bool = Field(False, description="Send the pictures to a virtual camera, for video calls and OBS.")
+    virtual_camera_device: str | None = Field(None, description="Which virtual camera; default: the first there is.")
     codec: str | None = Field(None, description="Video encoder; default: the container's usual one (libx264).")
     crf: int | None = Field(None, ge=0, le=63, description="Video quality, smaller is better.")
     preset: str | None = Field(None, description="Encoder preset, such as veryfast.")
@@ -338,6 +340,8 @@ OPTION_KEYS: dict[str, str] = {
     "save": "output.save",
     "picture": "output.picture",
     "preview": "output.preview",
+    "virtual_camera": "output.virtual_camera",
+    "virtual_camera_device": "output.virtual_camera_device",
     "codec": "output.codec",
     "crf": "output.crf",
     "preset": "output.preset",

@@ -93,7 +93,7 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
     from stream.sinks.naming import check_output, check_partial
 
     output = config.output
-    path = output.path or default_output(info)
+    path = output.path or (None if output.virtual_camera else default_output(info))
     kind = OutputKind.NONE if path is None else output_kind(path)
     stills = info.kind is SourceKind.STILLS
     if path is not None and kind is OutputKind.FOLDER and path.suffix.lower() in _DEPTH_SUFFIXES and not path.is_dir():
@@ -117,10 +117,11 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
     if stills and kind is not OutputKind.VIDEO and config.capture.fps is not None:
         raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
     depth_path = _depth_path(path, kind, info) if output.save else None
-    preview = output.preview == "window" or (output.preview == "auto" and info.is_live and output.path is None)
+    alone = info.is_live and output.path is None and not output.virtual_camera
+    preview = output.preview == "window" or (output.preview == "auto" and alone)
     if kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
         raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
-    if path is None and not preview and depth_path is None:
+    if path is None and not preview and depth_path is None and not output.virtual_camera:
         raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
     inputs = _inputs(info)
     for target in dict.fromkeys(p for p in (path, depth_path) if p is not None):
@@ -309,6 +310,10 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
                     beside=suffixes[plan.depth_path],
                 )
             )
+    if output.virtual_camera:
+        from stream.sinks.virtualcam import VirtualCameraSink
+
+        sinks.append(VirtualCameraSink(output.virtual_camera_device))
     return sinks
 
 
