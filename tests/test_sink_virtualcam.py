@@ -1,7 +1,6 @@
 """Depth as a webcam: pyvirtualcam itself, on a device that a test registers with it."""
 
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,11 +45,11 @@ class Device:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Device]]:
+def device(monkeypatch: pytest.MonkeyPatch) -> type[Device]:
     monkeypatch.setattr(registry, "BACKENDS", {})
     Device.opened = []
     pyvirtualcam.register_backend("fake", Device)
-    yield Device
+    return Device
 
 
 def info(size: tuple[int, int], rate: Fraction | None = None) -> SourceInfo:
