@@ -96,6 +96,9 @@ class InferenceConfig(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the network.")
     backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What executes the network.")
     batch: int = Field(1, ge=1, le=256, description="Frames per forward pass; live sources always use 1.")
+    target_fps: float | None = Field(
+        None, gt=0, le=1000, description="Choose the inference size (and of several models) to keep up with this rate."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: chosen for the processor.")
 
 
@@ -332,6 +335,7 @@ OPTION_KEYS: dict[str, str] = {
     "precision": "inference.precision",
     "backend": "inference.backend",
     "batch": "inference.batch",
+    "target_fps": "inference.target_fps",
     "threads": "inference.threads",
     "layout": "render.layout",
     "colormap": "render.colormap",

@@ -142,7 +142,7 @@ def run_config(
     Raises:
         StreamError: what went wrong, see `stream.errors`.
     """
-    from stream.multi_inference import Switching
+    from stream.multi_inference import Adaptive, Switching
 
     started, say = time.monotonic(), once(on_note)
     with _reported_if_it_cannot_start(config, started), ExitStack() as unless_running:
@@ -155,7 +155,12 @@ def run_config(
             unless_running.callback(engines[-1].close)
         kind = _common_kind(config, engines)
         renderer, sinks = build_renderer(config, outputs, kind), build_sinks(config, outputs)
-        switching = Switching(engines) if len(engines) > 1 else None
+        target_fps = config.inference.target_fps
+        switching: Switching | None = None
+        if target_fps is not None:
+            switching = Adaptive(engines, target_fps=target_fps, say=say)
+        elif len(engines) > 1:
+            switching = Switching(engines)
         inference, queue = switching or _inference(config, source, engines[0]), max(QUEUE, config.inference.batch)
         preview = build_preview(config, outputs, kind, models=switching, say=say) if outputs.preview else None
         if preview is not None:
@@ -174,8 +179,14 @@ def run_config(
 
 def _model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
     """One config for each model to load."""
-    also = config.model.also
-    if also and not outputs.preview:
+    also, adaptive = config.model.also, config.inference.target_fps is not None
+    if adaptive and not outputs.info.is_live:
+        raise UsageError(
+            "is for live sources", where="--target-fps", hint="a file waits for the model: choose --input-size"
+        )
+    if adaptive and config.model.input_size is not None:
+        raise UsageError("chooses the inference size itself", where="--target-fps", hint="leave --input-size out")
+    if also and not outputs.preview and not adaptive:
         hint = "`depthstream compare` puts them side by side"
         raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
     names = [config.model.name or "", *(text.partition("=")[0] for text in also)]
@@ -297,8 +308,10 @@ def _report(
     if stages.stopped_early and left:
         dropped["stopped"] += left
     cuts = getattr(pipeline.renderer.range_policy, "cuts", 0)
+    control = getattr(stages.inference, "control", None)
     counters = {
         **engine.counters,
+        "quality_changes": control.changes if control is not None else 0,
         "repaired_pts": log.repaired_pts,
         "ignored_files": log.ignored,
         "reconnects": log.reconnects,

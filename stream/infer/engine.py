@@ -140,6 +140,24 @@ class Engine:
             )
         return self._sizes[size_hw]
 
+    def resize(self, input_size: int | None) -> None:
+        """Use another inference size from the next frame on; None for the model's own. Nothing may be pending.
+
+        Raises:
+            UsageError: the model does not take it.
+            ValueError: a batch is pending.
+        """
+        if self.pending:
+            raise ValueError("a batch is pending")
+        before, self._input_size = self._input_size, input_size
+        self._sizes.clear()
+        try:
+            self.plan(self.spec.input.size_hw)
+        except BaseException:
+            self._input_size = before
+            self._sizes.clear()
+            raise
+
     def key(self, frame: Frame) -> tuple[int, int]:
         """What frames of one batch have in common: the network input size. Raises like `plan`."""
         return self.plan(frame.size)
