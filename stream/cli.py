@@ -5,6 +5,7 @@ an error), stdout for programs (`--json`).
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -67,6 +68,8 @@ def run(
     save: Annotated[str | None, option("--save", "Depth files: npy, png16, pfm, exr; comma-separated.")] = None,
     picture: Annotated[str | None, option("--picture", "Pictures in a folder: png, jpg, webp, none.")] = None,
     preview: Annotated[bool | None, option("--preview/--no-preview", "Show a window while running.")] = None,
+    serve: Annotated[str | None, option("--serve", "Show the run in browsers at [HOST:PORT].")] = None,
+    serve_token: Annotated[str | None, option("--serve-token", "What viewers must know off this machine.")] = None,
     virtual_camera: Annotated[bool | None, option("--virtual-camera", "Be a webcam for video calls and OBS.")] = None,
     virtual_camera_device: Annotated[str | None, option("--virtual-camera-device", "Which one, by name.")] = None,
     codec: Annotated[str | None, option("--codec", "Video encoder, such as libx264, libx265, libsvtav1.")] = None,
@@ -127,6 +130,8 @@ def run(
         "save": save,
         "picture": picture,
         "preview": None if preview is None else "window" if preview else "off",
+        "serve": serve,
+        "serve_token": serve_token,
         "virtual_camera": virtual_camera,
         "virtual_camera_device": virtual_camera_device,
         "codec": codec,
@@ -324,9 +329,22 @@ def main() -> NoReturn:
     sys.exit(invoke(sys.argv[1:]))
 
 
+def _with_address(arguments: list[str]) -> list[str]:
+    """`--serve` may stand alone: what follows it is its value only if it looks like HOST:PORT."""
+    from stream.config import DEFAULT_SERVE
+
+    given = list(arguments)
+    if "--serve" in given:
+        after = given.index("--serve") + 1
+        if after == len(given) or not re.fullmatch(r"[\w.\[\]:-]*:\d+", given[after]):
+            given[after - 1] = f"--serve={DEFAULT_SERVE}"
+    return given
+
+
 def invoke(arguments: list[str]) -> int:
     """Run a command line and return its exit code: 0, 1, 2, 3 or 130."""
     debug = "--debug" in arguments
+    arguments = _with_address(arguments)
     if arguments in ([], ["weights"]):
         arguments = [*arguments, "--help"]
     try:

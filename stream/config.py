@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from stream.errors import ConfigError
 
+DEFAULT_SERVE = "127.0.0.1:8765"
 SaveFormat = Literal["npy", "png16", "pfm", "exr"]
 PictureFormat = Literal["png", "jpg", "webp", "none"]
 
@@ -137,6 +138,10 @@ class OutputConfig(_Section):
     save: tuple[SaveFormat, ...] = Field((), description="Depth files to write besides: npy, png16, pfm, exr.")
     picture: PictureFormat = Field("png", description="Format of pictures in a folder; none writes no pictures.")
     preview: Literal["auto", "window", "off"] = Field("auto", description="auto: a live source without OUT.")
+    serve: str | None = Field(None, description="Show the run in browsers at HOST:PORT; off this machine with a token.")
+    serve_token: str | None = Field(
+        None, min_length=8, description="What viewers must know; default: made and printed."
+    )
     virtual_camera: bool = Field(False, description="Send the pictures to a virtual camera, for video calls and OBS.")
     virtual_camera_device: str | None = Field(None, description="Which virtual camera; default: the first there is.")
     codec: str | None = Field(None, description="Video encoder; default: the container's usual one (libx264).")
@@ -344,6 +349,8 @@ OPTION_KEYS: dict[str, str] = {
     "save": "output.save",
     "picture": "output.picture",
     "preview": "output.preview",
+    "serve": "output.serve",
+    "serve_token": "output.serve_token",
     "virtual_camera": "output.virtual_camera",
     "virtual_camera_device": "output.virtual_camera_device",
     "codec": "output.codec",

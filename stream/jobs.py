@@ -24,6 +24,7 @@ from stream.stages import Result, Stages
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
     from stream.models.fetch import OnTransfer
+    from stream.preview import Preview
 
 
 def open_config_source(config: Config) -> Source:
@@ -162,13 +163,21 @@ def run_config(
         elif len(engines) > 1:
             switching = Switching(engines)
         inference, queue = switching or _inference(config, source, engines[0]), max(QUEUE, config.inference.batch)
-        preview = build_preview(config, outputs, kind, models=switching, say=say) if outputs.preview else None
-        if preview is not None:
+        previews: list[Preview] = []
+        if outputs.preview:
             from stream.sinks.window import WindowSink
 
-            sinks.append(WindowSink(controls=preview))
+            previews.append(build_preview(config, outputs, kind, models=switching, say=say))
+            sinks.append(WindowSink(controls=previews[-1]))
+        if config.output.serve is not None:
+            from stream.sinks.browser import BrowserSink, parse_address
+
+            address = parse_address(config.output.serve)
+            page = build_preview(config, outputs, kind, models=switching, say=say, writes_text=False)
+            previews.append(page)
+            sinks.append(BrowserSink(address, controls=page, token=config.output.serve_token, say=say))
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
-        if preview is not None:
+        for preview in previews:
             preview.metrics, preview.log = pipeline.metrics, lambda: source.log
         for note in outputs.notes:
             say(note)

@@ -93,7 +93,8 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
     from stream.sinks.naming import check_output, check_partial
 
     output = config.output
-    path = output.path or (None if output.virtual_camera else default_output(info))
+    shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
+    path = output.path or (None if shown_live else default_output(info))
     kind = OutputKind.NONE if path is None else output_kind(path)
     stills = info.kind is SourceKind.STILLS
     if path is not None and kind is OutputKind.FOLDER and path.suffix.lower() in _DEPTH_SUFFIXES and not path.is_dir():
@@ -117,11 +118,11 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
     if stills and kind is not OutputKind.VIDEO and config.capture.fps is not None:
         raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
     depth_path = _depth_path(path, kind, info) if output.save else None
-    alone = info.is_live and output.path is None and not output.virtual_camera
+    alone = info.is_live and output.path is None and not shown_live
     preview = output.preview == "window" or (output.preview == "auto" and alone)
     if kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
         raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
-    if path is None and not preview and depth_path is None and not output.virtual_camera:
+    if path is None and not preview and depth_path is None and not shown_live:
         raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
     inputs = _inputs(info)
     for target in dict.fromkeys(p for p in (path, depth_path) if p is not None):
@@ -324,6 +325,7 @@ def build_preview(
     *,
     models: "Models | None" = None,
     say: Callable[[str], None],
+    writes_text: bool = True,
 ) -> "Preview":
     """What the preview shows, with a renderer of its own.
 
@@ -331,6 +333,7 @@ def build_preview(
         output: what the (first) model's values mean.
         models: to switch between.
         say: told of files that the viewer writes.
+        writes_text: into the picture.
     """
     from stream.preview import Preview
     from stream.sinks.video import AudioPolicy, VideoSink
@@ -341,5 +344,12 @@ def build_preview(
         codecs = {"codec": chosen.codec, "crf": chosen.crf, "preset": chosen.preset}
         return VideoSink(path, audio=AudioPolicy.NONE, **codecs)  # type: ignore[arg-type]
 
-    alone = replace(plan, path=None)  # a picture beside its depth, whatever layout files get
-    return Preview(build_renderer(config, alone, output), models=models, record=record, say=say)
+    alone = replace(plan, path=None, preview=True)  # a picture beside its depth, whatever layout files get
+    return Preview(
+        build_renderer(config, alone, output),
+        models=models,
+        range_text=config.render.range or "ema",
+        record=record,
+        say=say,
+        writes_text=writes_text,
+    )

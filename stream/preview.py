@@ -3,24 +3,26 @@
 Invariant: everything here runs on the pipeline's own thread, and nothing a viewer does changes what files get.
 """
 
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from stream.capture.base import CaptureLog
-from stream.errors import SinkError
+from stream.errors import ConfigError, SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo
 from stream.media import cv2
 from stream.metrics import Metrics
 from stream.render import colormap as colormaps
 from stream.render.hud import mark_point, recording_dot, write_lines
 from stream.render.layout import GAP_PX, Layout
+from stream.render.range import parse_range
 from stream.render.renderer import Renderer
 from stream.sinks.base import Sink
 
@@ -84,10 +86,12 @@ class Preview:
     Args:
         renderer: the preview's own: files have another, so a viewer changes nothing in them.
         models: switched with `m`; None where there is one.
+        range_text: what the renderer's range policy was made from.
         record: makes the sink of a recording at a path.
         name: what files are called after: `NAME_20261231-235959.png`.
         folder: where snapshots and recordings go.
         say: told of each file that was written.
+        writes_text: draw messages, numbers and marks into the picture; a page shows them beside it.
         clock, now: monotonic seconds, and the date for names.
     """
 
@@ -96,27 +100,30 @@ class Preview:
         renderer: Renderer,
         *,
         models: Models | None = None,
+        range_text: str = "ema",
         record: Callable[[Path], Sink] | None = None,
         name: str = "depthstream",
         folder: Path = Path(),
         say: Callable[[str], None] = lambda _note: None,
+        writes_text: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        self.renderer, self.models = renderer, models
+        self.renderer, self.models, self._range_text = renderer, models, range_text
         self.metrics: Metrics | None = None
         """For the numbers; set by whoever runs the pipeline."""
         self.log: Callable[[], CaptureLog] = CaptureLog
         """Of the source, for the numbers."""
         self.frozen = self.shows_hud = self.shows_help = False
         self._make_recording, self._name, self._folder, self._say = record, name, folder, say
-        self._clock, self._now = clock, now
+        self._clock, self._now, self._writes_text = clock, now, writes_text
+        self._recordings: dict[int, Path] = {}
         self._info: SourceInfo | None = None
         self._result: tuple[Frame, Depth] | None = None
         self._rendered: RgbImage | None = None
         self._cursor: tuple[float, float] | None = None
         self._recording: Sink | None = None
-        self._message, self._message_until_s = "press ? for help", clock() + MESSAGE_S
+        self._message, self._message_until_s = "press ? for help" if writes_text else "", clock() + MESSAGE_S
         self._changed = self._restyled = False
 
     @property
@@ -197,6 +204,93 @@ class Preview:
         if key in KEYS:
             self.do(KEYS[key])
 
+    def command(self, name: str, value: object) -> None:
+        """Carry out what a page sent; what makes no sense is answered with a message and changes nothing."""
+        match name, value:
+            case "layout", str() if value in set(Layout):
+                self.renderer.layout = Layout(value)
+                self._cursor, self._restyled, self._changed = None, True, True
+            case "colormap", str() if value in colormaps.NAMES:
+                self.renderer.colormap = value
+                self._restyled = self._changed = True
+            case "alpha", int() | float() if 0 <= value <= 1:
+                self.renderer.alpha = float(value)
+                self._restyled = self._changed = True
+            case "range", str():
+                self._set_range(value)
+            case "model", str() if self.models is not None and value in self.models.names:
+                self.models.current = list(self.models.names).index(value)
+                self.tell(f"model {value}")
+            case "freeze", bool():
+                if value != self.frozen:
+                    self.do(Action.FREEZE)
+            case "record", bool():
+                if value != self.is_recording:
+                    self.do(Action.RECORD)
+            case _:
+                self.tell(f"{name[:20]} cannot be {str(value)[:40]}")
+
+    def state(self) -> dict[str, Any]:
+        """Everything a page shows beside the picture, ready for JSON."""
+        log, now = self.log(), self.metrics
+        rows: list[tuple[str, str]] = []
+        ages: list[float] = []
+        if now is not None:
+            rates = (("camera", now.capture_rate), ("model", now.model_rate), ("shown", now.output_rate))
+            rows += [(name, f"{rate.per_s:.1f} fps") for name, rate in rates]
+            ages = [round(age * 1000, 1) for percent in (50, 95) if (age := now.recent_age(percent)) is not None]
+            rows += [(name, f"{age:.0f} ms") for name, age in zip(("age", "age, 95 % below"), ages, strict=False)]
+            rows += [(cause.replace("_", " "), f"{n} dropped") for cause, n in {**log.dropped, **now.dropped}.items()]
+            rows.append(("frames", str(now.written)))
+        if log.reconnects:
+            rows.append(("reconnected", f"{log.reconnects} times"))
+        if self.renderer.current_range is not None:
+            rows.append(("range", "{:.4g} to {:.4g}".format(*self.renderer.current_range)))
+        names = [] if self.models is None else list(self.models.names)
+        return {
+            "layout": self.renderer.layout.value,
+            "layouts": [layout.value for layout in Layout],
+            "colormap": self.renderer.colormap,
+            "colormaps": list(colormaps.NAMES),
+            "alpha": self.renderer.alpha,
+            "range": self._range_text,
+            "model": names[self.models.current] if self.models is not None else self._model(),
+            "models": names,
+            "frozen": self.frozen,
+            "recording": self.is_recording,
+            "recordings": [(number, path.name) for number, path in self._recordings.items()],
+            "message": self._message,
+            "waiting": log.waiting,
+            "numbers": rows,
+            "ages": ages,
+        }
+
+    def snapshot_files(self) -> tuple[bytes, bytes] | None:
+        """The picture on show as PNG, and its raw depth as .npy; None before the first. From any thread."""
+        result, rendered = self._result, self._rendered
+        if result is None or rendered is None:
+            return None
+        ok, png = cv2.imencode(".png", cv2.cvtColor(rendered, cv2.COLOR_RGB2BGR))
+        if not ok:
+            return None
+        depth = io.BytesIO()
+        np.save(depth, result[1].values)
+        return png.tobytes(), depth.getvalue()
+
+    def recordings(self) -> dict[int, Path]:
+        """Finished recordings by number. From any thread."""
+        return dict(self._recordings)
+
+    def _set_range(self, text: str) -> None:
+        kind = DepthKind.RELATIVE_DISPARITY if self._result is None else self._result[1].kind
+        try:
+            self.renderer.range_policy = parse_range(text.strip(), kind=kind)
+        except ConfigError as error:
+            self.tell(str(error))
+            return
+        self._range_text, self._restyled, self._changed = text.strip(), True, True
+        self.tell(f"range {text.strip()}")
+
     def point_at(self, x: int, y: int) -> None:
         """Tell the depth at this pixel of the picture on show, from now on; a click into the gap ends that."""
         self._changed = True
@@ -218,6 +312,7 @@ class Preview:
         recording, self._recording = self._recording, None
         if recording is not None:
             recording.finish()
+            self._recordings |= {len(self._recordings): Path(path) for path in recording.outputs}
             self._say(f"recorded {', '.join(recording.outputs)}")
 
     def depth_at_cursor(self) -> str | None:
@@ -263,6 +358,8 @@ class Preview:
         self._changed = False
         if self._rendered is None or self._result is None:
             return None
+        if not self._writes_text:
+            return self._rendered
         picture = self._rendered.copy()
         self._mark(picture)
         write_lines(picture, HELP if self.shows_help else self.numbers() if self.shows_hud else [])

@@ -1,0 +1,435 @@
+"""The live picture in web browsers: one page, many viewers, on Starlette and uvicorn (extra `web`).
+
+Invariant: the pipeline's thread never waits for a viewer. It leaves the newest picture and takes waiting commands;
+each viewer gets the newest picture that it has not seen, whenever its connection has room.
+
+Safe by default: it binds 127.0.0.1; any other address needs a token. `Host` and `Origin` are checked, requests are
+small and few, no file name comes from a client, and an error says nothing about the program.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stream.config import DEFAULT_SERVE
+from stream.errors import MissingExtraError, SinkError, UsageError
+from stream.frames import Depth, Frame, RgbImage, SourceInfo
+from stream.media import cv2
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+MAX_VIEWERS = 16
+MAX_BODY_BYTES = 4096
+MAX_WAITING_COMMANDS = 64
+JPEG_QUALITY = 82
+EVENTS_PER_S = 2.0
+_STOP_S = 2.0
+_BOUNDARY = "depthstream-picture"
+_PAGES = Path(__file__).parent.parent / "data" / "live"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_COOKIE = "depthstream_token"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to serve: `host` as given, `port` 0 for any free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Reachable from this machine alone."""
+        return self.host in _LOOPBACK
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `HOST`, `:PORT` or `[::1]:PORT`.
+
+    Raises:
+        UsageError: none of these, or a port outside 0 to 65535.
+    """
+    default = DEFAULT_SERVE.rpartition(":")
+    host, port = text, default[2]
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"{port!r} is no port", where=f"--serve {text}", allowed="HOST:PORT with a port up to 65535")
+    return Address(host or default[0], int(port))
+
+
+class Controls(Protocol):
+    """Makes the pictures and carries out what viewers ask for; see `stream.preview.Preview`."""
+
+    def open(self, info: SourceInfo) -> None: ...
+    def show(self, frame: Frame, depth: Depth) -> RgbImage | None: ...
+    def refresh(self) -> RgbImage | None: ...
+    def command(self, name: str, value: object) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def snapshot_files(self) -> tuple[bytes, bytes] | None: ...
+    def recordings(self) -> dict[int, Path]: ...
+    def close(self) -> None: ...
+
+
+class Newest:
+    """The newest picture, handed from the pipeline's thread to any number of viewers on the server's event loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.jpeg = b""
+        self.viewers = 0
+        """Connections that want pictures; read by the pipeline's thread, written on the loop."""
+        self._changed: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called on the loop before the first viewer comes."""
+        self._loop, self._changed = loop, asyncio.Event()
+
+    def put(self, jpeg: bytes) -> None:
+        """Replace the picture; from any thread, never waits."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._put, jpeg)
+
+    def wake(self) -> None:
+        """Make every viewer look again (at the end); from any thread."""
+        self.put(self.jpeg)
+
+    def _put(self, jpeg: bytes) -> None:
+        self.jpeg, self.number = jpeg, self.number + 1
+        changed, self._changed = self._changed, asyncio.Event()
+        if changed is not None:
+            changed.set()
+
+    async def after(self, number: int) -> tuple[int, bytes]:
+        """The newest picture once there is one later than `number`."""
+        while self.number <= number or not self.jpeg:
+            assert self._changed is not None
+            await self._changed.wait()
+        return self.number, self.jpeg
+
+
+class BrowserSink:
+    """Serves the live picture and its controls.
+
+    Args:
+        address: where; any but a loopback address needs a token.
+        controls: makes the pictures, gets the commands.
+        token: what viewers must know; made where it is needed and None. "" on a loopback address: none is needed.
+        say: told the address, with the token in it.
+    """
+
+    def __init__(
+        self, address: Address, *, controls: Controls, token: str | None = None, say: Callable[[str], None]
+    ) -> None:
+        self._address, self._controls, self._say = address, controls, say
+        self._token = token or ("" if address.is_loopback else secrets.token_urlsafe(16))
+        self.notes: list[str] = []
+        """Said once: defects of the page, of which viewers are told nothing."""
+        self._newest = Newest()
+        self._commands: deque[tuple[str, object]] = deque(maxlen=MAX_WAITING_COMMANDS)
+        self._state: dict[str, Any] = {}
+        self._ended = ""
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._url = ""
+
+    @property
+    def is_lossless(self) -> bool:
+        """False: a viewer may skip."""
+        return False
+
+    @property
+    def needs_image(self) -> bool:
+        """False: the controls render."""
+        return False
+
+    @property
+    def outputs(self) -> list[str]:
+        """The page's address."""
+        return [self._url] if self._url else []
+
+    @property
+    def viewers(self) -> int:
+        """Connections that get pictures now."""
+        return self._newest.viewers
+
+    def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - the controls know theirs
+        """Bind the address and start serving.
+
+        Raises:
+            MissingExtraError: Starlette or uvicorn are not installed.
+            SinkError: the address cannot be bound.
+        """
+        try:
+            import starlette  # noqa: F401
+            import uvicorn
+        except ImportError as error:
+            hint = "pip install 'depthstream[web]'"
+            raise MissingExtraError("needs Starlette and uvicorn", where="--serve", hint=hint) from error
+        self._controls.open(info)
+        self._state = self._controls.state()
+        listener = self._bind()
+        port = listener.getsockname()[1]
+        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
+        self._url = f"http://{host}:{port}/"
+        app = _Guard(_application(self), self._address, port, self._token, self.notes)
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, lifespan="off", server_header=False, timeout_keep_alive=5,
+            timeout_graceful_shutdown=1, limit_concurrency=4 * MAX_VIEWERS, h11_max_incomplete_event_size=16_384,
+        )  # fmt: skip
+        self._server = server = uvicorn.Server(config)
+        ready = threading.Event()
+
+        async def serve() -> None:
+            self._newest.attach(asyncio.get_running_loop())
+            ready.set()
+            await server.serve(sockets=[listener])
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="depthstream-browser", daemon=True)
+        self._thread.start()
+        ready.wait(_STOP_S)
+        self._say(f"watch at {self._url}" + (f"?token={self._token}" if self._token else ""))
+
+    def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the controls render
+        """Leave the picture for the viewers; False if there is none to show it to."""
+        picture = self._controls.show(frame, depth)
+        if picture is not None:
+            self._publish(picture)
+        self._state = self._controls.state()
+        return picture is not None and self.viewers > 0
+
+    def poll(self) -> None:
+        """Carry out waiting commands; never blocks."""
+        done = False
+        while self._commands:
+            name, value = self._commands.popleft()
+            self._controls.command(name, value)
+            done = True
+        picture = self._controls.refresh()
+        if picture is not None:
+            self._publish(picture)
+        if done or picture is not None:
+            self._state = self._controls.state()
+
+    def finish(self) -> None:
+        """Tell viewers that it is over, and stop serving."""
+        self._stop("the source has ended")
+
+    def keep_partial(self, reason: str) -> None:
+        """Tell viewers why it is over, and stop serving."""
+        self._stop(reason)
+
+    def abort(self, error: BaseException) -> None:
+        """Tell viewers why it is over, and stop serving."""
+        self._stop(str(error))
+
+    def _bind(self) -> socket.socket:
+        host, port = self._address.host, self._address.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            return socket.create_server((host, port), family=family)
+        except OSError as error:
+            hint = "another program uses it: choose another port, or 0 for any"
+            raise SinkError(f"cannot serve there: {error.strerror}", where=f"{host}:{port}", hint=hint) from error
+
+    def _publish(self, picture: RgbImage) -> None:
+        if self.viewers or not self._newest.jpeg:  # the first one greets whoever comes
+            quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+            if ok:
+                self._newest.put(jpeg.tobytes())
+
+    def _stop(self, reason: str) -> None:
+        if self._thread is None or self._server is None:
+            return
+        self._ended = reason
+        self._newest.wake()
+        self._server.should_exit = True
+        self._thread.join(_STOP_S)
+        self._thread = None
+        self._controls.close()
+
+    def _answer_state(self) -> dict[str, Any]:
+        return {**self._state, "viewers": self.viewers, "ended": self._ended}
+
+
+class _Guard:
+    """ASGI middleware: who may ask, from where, and how much; and the headers that every answer bears."""
+
+    def __init__(self, app: "ASGIApp", address: Address, port: int, token: str, notes: list[str]) -> None:
+        self._app, self._token, self._notes = app, token, notes
+        names = _LOOPBACK if address.is_loopback else None
+        self._hosts = names and {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names}
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http":
+            return
+        from starlette.datastructures import Headers
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse, RedirectResponse
+
+        headers = Headers(scope=scope)
+        request = Request(scope)
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *own]}
+            await send(message)
+
+        refusal = self._refusal(request, headers)
+        if refusal is not None:
+            await PlainTextResponse(refusal[1], status_code=refusal[0])(scope, receive, with_headers)
+            return
+        if self._token and "token" in request.query_params:  # the address told: keep it out of history and logs
+            answer = RedirectResponse(request.url.path, status_code=303)
+            answer.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+            await answer(scope, receive, with_headers)
+            return
+        try:
+            await self._app(scope, receive, with_headers)
+        except Exception as error:  # noqa: BLE001  a defect of ours; Starlette has answered with a bare 500
+            note = f"the live page failed once: {type(error).__name__}: {error}"
+            self._notes += [] if note in self._notes else [note]
+
+    def _refusal(self, request: "Request", headers: Any) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if self._hosts is not None and host.lower() not in self._hosts:
+            return 421, "this server answers to its own name alone"
+        if self._token:
+            given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
+            if not hmac.compare_digest(given.encode(), self._token.encode()):
+                return 401, "a token is needed: open the address that depthstream printed"
+        if request.method not in ("GET", "HEAD"):
+            origin = headers.get("origin")
+            if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+                return 403, "not from this page"
+            if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                return 403, "not from this page"
+            if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+                return 415, "send JSON"
+            length = headers.get("content-length", "")
+            if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+                return 413, f"at most {MAX_BODY_BYTES} bytes"
+        return None
+
+
+def _application(sink: BrowserSink) -> "ASGIApp":
+    """The routes; everything they know comes from `sink`."""
+    from starlette.applications import Starlette
+    from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+    from starlette.routing import Route
+
+    newest = sink._newest
+
+    async def no_icon(_request: "Request") -> "Response":
+        return Response(status_code=204)
+
+    def file(name: str, media_type: str) -> "Route":
+        content = (_PAGES / name).read_bytes()
+
+        async def answer(_request: "Request") -> "Response":
+            return Response(content, media_type=f"{media_type}; charset=utf-8")
+
+        return Route("/" if name == "live.html" else f"/{name}", answer)
+
+    async def pictures(_request: "Request") -> "Response":
+        if newest.viewers >= MAX_VIEWERS:
+            return PlainTextResponse(f"{MAX_VIEWERS} viewers are watching already", status_code=503)
+        newest.viewers += 1
+
+        async def body() -> AsyncIterator[bytes]:
+            number = 0
+            try:
+                yield f"--{_BOUNDARY}\r\n".encode()
+                while not sink._ended:
+                    number, jpeg = await newest.after(number)
+                    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    # The boundary comes at once: browsers show a picture when they see it.
+                    yield head.encode() + jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
+            finally:
+                newest.viewers -= 1
+
+        return StreamingResponse(body(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+
+    async def events(_request: "Request") -> "Response":
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                state = sink._answer_state()
+                yield f"data: {json.dumps(state)}\n\n".encode()
+                if state["ended"]:
+                    return
+                await asyncio.sleep(1 / EVENTS_PER_S)
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    async def command(request: "Request") -> "Response":
+        try:
+            given = json.loads(await request.body())
+            name, value = given["name"], given.get("value")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return PlainTextResponse('send {"name": …, "value": …}', status_code=400)
+        if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
+            return PlainTextResponse("name must be text, value a number or text", status_code=400)
+        sink._commands.append((name, value))
+        return JSONResponse({"ok": True}, status_code=202)
+
+    def snapshot(request: "Request") -> "Response":
+        files = sink._controls.snapshot_files()
+        if files is None:
+            return PlainTextResponse("no picture yet", status_code=404)
+        is_depth = request.path_params["kind"] == "npy"
+        media_type = "application/octet-stream" if is_depth else "image/png"
+        name = f'attachment; filename="depth.{"npy" if is_depth else "png"}"'
+        return Response(files[is_depth], media_type=media_type, headers={"Content-Disposition": name})
+
+    def recording(request: "Request") -> "Response":
+        path = sink._controls.recordings().get(request.path_params["number"])
+        if path is None or not path.is_file():
+            return PlainTextResponse("no such recording", status_code=404)
+        return FileResponse(path, filename=path.name, media_type="video/mp4")
+
+    return Starlette(
+        routes=[
+            file("live.html", "text/html"),
+            file("live.css", "text/css"),
+            file("live.js", "text/javascript"),
+            Route("/favicon.ico", no_icon),
+            Route("/pictures", pictures),
+            Route("/events", events),
+            Route("/command", command, methods=["POST"]),
+            Route("/snapshot.{kind:str}", snapshot),
+            Route("/recordings/{number:int}", recording),
+        ]
+    )
