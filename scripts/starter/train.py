@@ -13,6 +13,8 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,48 @@ def _write(path: Path, content: object) -> None:
     partial.rename(path)
 
 
+@contextmanager
+def until_told() -> Iterator[list[int]]:
+    """A list that is empty until the process is asked to stop."""
+    stopping: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: stopping.append(n)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def learn(run: Run, samples: Samples, held_out: Shards, *, until: int, minutes: float, stopping: list[int]) -> None:
+    """Train to sample `until`, for so many minutes or until told to stop; save and validate now and then."""
+    started = saved = time.monotonic()
+    recent: list[tuple[float, float]] = []
+    while run.sample < until:
+        first, part = part_at(run.sample)
+        set_part(run.network, part)
+        since, begun = run.sample, time.monotonic()
+        batches = Batches(run.sample, min(first + part.samples, until), BATCH, part.sizes, SEED)
+        # Loading takes a twelfth of the time; in a process of its own it slowed two cores from 27.5 to 24.8 a second.
+        for rgb, inverse in DataLoader(samples, batch_sampler=batches):
+            now = time.monotonic()
+            recent = [*recent[-199:], run.step(rgb, inverse)]
+            run.seconds += time.monotonic() - now
+            if run.sample // 800 != (run.sample - BATCH) // 800:
+                speed = (run.sample - since) / (time.monotonic() - begun)
+                total, plain = np.mean(recent, 0)
+                print(f"sample {run.sample}: loss {total:.4f}, L1 {plain:.4f}, {speed:.1f} a second", flush=True)
+            if run.sample // 16_000 != (run.sample - BATCH) // 16_000:
+                print(json.dumps(run.validate(held_out, len(samples))), flush=True)
+                set_part(run.network, part)
+            if time.monotonic() - saved > 180:
+                run.save()
+                saved = time.monotonic()
+            if stopping or time.monotonic() - started > minutes * 60:
+                return
+
+
 def main() -> None:
     """Go on from the last checkpoint until the schedule, or the time, is over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,36 +304,8 @@ def main() -> None:
         Shards(options.work / "held_out"),
     )
     print(f"depthstream {stream.__version__}: {len(samples)} pictures, from sample {run.sample} of {TOTAL}", flush=True)
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda n, _: stopping.append(n))
-    started = saved = time.monotonic()
-    recent: list[tuple[float, float]] = []
-    while run.sample < min(options.samples, TOTAL) and not stopping:
-        first, part = part_at(run.sample)
-        set_part(run.network, part)
-        last = min(first + part.samples, options.samples)
-        batches = Batches(run.sample, last, BATCH, part.sizes, SEED)
-        since = run.sample
-        begun = time.monotonic()
-        # Loading takes a twelfth of the time; in a process of its own it slowed two cores from 27.5 to 24.8 a second.
-        for rgb, inverse in DataLoader(samples, batch_sampler=batches):
-            now = time.monotonic()
-            recent = [*recent[-199:], run.step(rgb, inverse)]
-            run.seconds += time.monotonic() - now
-            if run.sample // 800 != (run.sample - BATCH) // 800:
-                speed = (run.sample - since) / (time.monotonic() - begun)
-                total, plain = np.mean(recent, 0)
-                print(f"sample {run.sample}: loss {total:.4f}, L1 {plain:.4f}, {speed:.1f} a second", flush=True)
-            if run.sample // 16_000 != (run.sample - BATCH) // 16_000:
-                print(json.dumps(run.validate(held_out, len(samples))), flush=True)
-                set_part(run.network, part)
-            if time.monotonic() - saved > 180:
-                run.save()
-                saved = time.monotonic()
-            if stopping or time.monotonic() - started > options.minutes * 60:
-                stopping.append(0)
-                break
+    with until_told() as stopping:
+        learn(run, samples, held_out, until=min(options.samples, TOTAL), minutes=options.minutes, stopping=stopping)
     run.save()
     print(json.dumps(run.validate(held_out, len(samples))), flush=True)
 
