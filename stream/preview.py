@@ -118,6 +118,7 @@ class Preview:
         self._make_recording, self._name, self._folder, self._say = record, name, folder, say
         self._clock, self._now, self._writes_text = clock, now, writes_text
         self._recordings: dict[int, Path] = {}
+        self._recorded = 0
         self._info: SourceInfo | None = None
         self._result: tuple[Frame, Depth] | None = None
         self._rendered: RgbImage | None = None
@@ -144,7 +145,7 @@ class Preview:
         if self._recording is not None or not self.frozen:
             image = self.renderer.render(frame, depth)
             if self._recording is not None:
-                self._recording.write(frame, depth, image)
+                self._record(self._recording, frame, depth, image)
             if not self.frozen:
                 self._result, self._rendered, self._restyled = (frame, depth), image, False
         return None if self.frozen else self._drawn()
@@ -308,9 +309,13 @@ class Preview:
         self._message, self._message_until_s, self._changed = message, self._clock() + MESSAGE_S, True
 
     def close(self) -> None:
-        """Complete a running recording."""
+        """Complete a running recording; one that holds nothing leaves nothing."""
         recording, self._recording = self._recording, None
-        if recording is not None:
+        if recording is None:
+            return
+        if not self._recorded:
+            recording.abort(RuntimeError("nothing was recorded"))
+        else:
             recording.finish()
             self._recordings |= {len(self._recordings): Path(path) for path in recording.outputs}
             self._say(f"recorded {', '.join(recording.outputs)}")
@@ -348,6 +353,15 @@ class Preview:
         if self.renderer.current_range is not None:
             parts.append("{:.4g} to {:.4g}".format(*self.renderer.current_range))
         return [*lines, "  ".join(part for part in parts if part)]
+
+    def _record(self, recording: Sink, frame: Frame, depth: Depth, image: RgbImage) -> None:
+        try:
+            recording.write(frame, depth, image)
+        except BaseException as error:
+            self._recording = None
+            recording.keep_partial(str(error))
+            raise
+        self._recorded += 1
 
     def _model(self) -> str:
         if self._result is not None and self._result[1].model:
@@ -387,14 +401,14 @@ class Preview:
 
     def _toggle_recording(self) -> None:
         if self._recording is not None:
-            done = self._recording
+            done, count = self._recording, self._recorded
             self.close()
-            self.tell(f"recorded {Path(done.outputs[0]).name}")
+            self.tell(f"recorded {Path(done.outputs[0]).name}" if count else "nothing was recorded")
         elif self._make_recording is not None and self._info is not None and self._result is not None:
             path = self._free(".mp4")
             recording = self._make_recording(path)
             recording.open(self._info, self.output_size(self._result[0].size))
-            self._recording = recording
+            self._recording, self._recorded = recording, 0
             self.tell(f"recording {path.name}")
 
     def _save(self) -> None:

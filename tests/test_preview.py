@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from stream.capture.base import CaptureLog
+from stream.errors import SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.metrics import Metrics
 from stream.preview import HELP, KEYS, MESSAGE_S, Action, Preview
@@ -266,3 +267,31 @@ def test_other_keys_do_nothing(viewer: Viewer) -> None:
     shown = len(viewer.window.shown)
     assert np.array_equal(viewer.press("x", "\t"), before)
     assert len(viewer.window.shown) == shown
+
+
+def test_a_recording_without_a_picture_leaves_nothing(viewer: Viewer, tmp_path: Path) -> None:
+    viewer.press("r")
+    viewer.press("r")
+    assert list(tmp_path.iterdir()) == []
+    viewer.press("r")
+    viewer.sink.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_that_breaks_is_kept_and_ends_the_run(
+    viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer.press("r")
+    for index in range(1, 4):
+        viewer.see(index)
+
+    def full(*_args: object) -> bool:
+        raise SinkError("no space left on device", where="x.mp4")
+
+    monkeypatch.setattr(VideoSink, "write", full)
+    with pytest.raises(SinkError, match="no space"):
+        viewer.see(4)
+    viewer.sink.keep_partial("no space")
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.endswith(".partial.mp4")
+    assert len(video_times(kept)) == 3

@@ -52,7 +52,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_COOKIE = "depthstream_token"
+_COOKIE = "depthstream_"  # and the port: a browser sends cookies to every port of a host
 
 
 @dataclass(frozen=True)
@@ -289,6 +289,7 @@ class _Guard:
 
     def __init__(self, app: "ASGIApp", address: Address, port: int, token: str, notes: list[str]) -> None:
         self._app, self._token, self._notes = app, token, notes
+        self._cookie = f"{_COOKIE}{port}"
         names = _LOOPBACK if address.is_loopback else None
         self._hosts = names and {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names}
 
@@ -314,7 +315,7 @@ class _Guard:
             return
         if self._token and "token" in request.query_params:  # the address told: keep it out of history and logs
             answer = RedirectResponse(request.url.path, status_code=303)
-            answer.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
             await answer(scope, receive, with_headers)
             return
         try:
@@ -328,7 +329,7 @@ class _Guard:
         if self._hosts is not None and host.lower() not in self._hosts:
             return 421, "this server answers to its own name alone"
         if self._token:
-            given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
+            given = request.query_params.get("token") or request.cookies.get(self._cookie) or ""
             if not hmac.compare_digest(given.encode(), self._token.encode()):
                 return 401, "a token is needed: open the address that depthstream printed"
         if request.method not in ("GET", "HEAD"):
