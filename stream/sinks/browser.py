@@ -215,6 +215,12 @@ class BrowserSink:
             self._newest.attach(asyncio.get_running_loop())
             ready.set()
             await server.serve(sockets=[listener])
+            for connection in list(
+                server.server_state.connections
+            ):  # stalled viewers: what they did not take is dropped
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await asyncio.sleep(0.01)  # lets the loop close them
 
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="depthstream-browser", daemon=True)
         self._thread.start()
