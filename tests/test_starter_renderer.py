@@ -2,18 +2,15 @@
 
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import starter_scripts  # noqa: F401
 
-if not os.environ.get("CI"):  # there, a missing tool is a failure
-    pytest.importorskip("moderngl")
-
 import shapes  # isort: skip
 import textures  # isort: skip
-from renderer import SKY_DEPTH, Light, Renderer  # isort: skip
 from world import WHITE, Paint, Scene  # isort: skip
 
 pytestmark = pytest.mark.slow  # needs OpenGL: Debian's libegl1, libegl-mesa0, libgl1-mesa-dri
@@ -23,7 +20,11 @@ DARK = Paint(colour=(0.0, 0.0, 0.0), specular=0.0)
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Renderer:
+def renderer() -> Any:
+    if not os.environ.get("CI"):  # there, a missing tool is a failure
+        pytest.importorskip("moderngl")
+    from renderer import Renderer
+
     rng = np.random.default_rng(0)
     stock = SimpleNamespace(
         meshes={
@@ -39,7 +40,9 @@ def renderer() -> Renderer:
     return Renderer(stock, 160, 120)  # type: ignore[arg-type]
 
 
-def light() -> Light:
+def light() -> Any:
+    from renderer import Light
+
     one = np.ones(3)
     return Light(
         sun=np.array([0, 1.0, 0]), sun_colour=one, ambient_up=one, ambient_down=one,
@@ -47,11 +50,11 @@ def light() -> Light:
     )  # fmt: skip
 
 
-def draw(renderer: Renderer, scene: Scene, eye: np.ndarray = BOX, target: np.ndarray = CARD):  # type: ignore[no-untyped-def]
+def draw(renderer: Any, scene: Scene, eye: np.ndarray = BOX, target: np.ndarray = CARD):  # type: ignore[no-untyped-def]
     return renderer.render(scene, eye, target, light(), 60.0, (0, 1, 0))
 
 
-def test_a_wall_is_equally_deep_everywhere(renderer: Renderer) -> None:
+def test_a_wall_is_equally_deep_everywhere(renderer: Any) -> None:
     scene = Scene()
     scene.slab((0, 0, -5.5), (100, 100, 1), DARK)
     rgb, depth = draw(renderer, scene)
@@ -59,7 +62,7 @@ def test_a_wall_is_equally_deep_everywhere(renderer: Renderer) -> None:
     assert np.allclose(rgb, 0)
 
 
-def test_size_and_place_follow_the_field_of_view(renderer: Renderer) -> None:
+def test_size_and_place_follow_the_field_of_view(renderer: Any) -> None:
     scene = Scene()
     scene.slab((1, 0, -10), (1, 2, 0.01), DARK)
     _, depth = draw(renderer, scene)
@@ -68,10 +71,10 @@ def test_size_and_place_follow_the_field_of_view(renderer: Renderer) -> None:
     assert np.ptp(rows) + 1 == pytest.approx(2 * metre, abs=1.5)
     assert np.ptp(columns) + 1 == pytest.approx(metre, abs=1.5)
     assert columns.mean() == pytest.approx(79.5 + metre, abs=1)
-    assert np.allclose(depth[depth > 11], SKY_DEPTH)
+    assert np.allclose(depth[depth > 11], 1e4)
 
 
-def test_thin_things_are_in_the_picture_where_they_are_in_depth(renderer: Renderer) -> None:
+def test_thin_things_are_in_the_picture_where_they_are_in_depth(renderer: Any) -> None:
     scene = Scene()
     scene.rod((-1, -2, -4), (1, 2, -4), 0.12, DARK)
     rgb, depth = draw(renderer, scene)
@@ -80,7 +83,7 @@ def test_thin_things_are_in_the_picture_where_they_are_in_depth(renderer: Render
     assert (seen & deep).sum() / (seen | deep).sum() > 0.8
 
 
-def test_the_nearer_of_two_hides_the_farther(renderer: Renderer) -> None:
+def test_the_nearer_of_two_hides_the_farther(renderer: Any) -> None:
     for order in (1, -1):
         scene = Scene()
         for z in (-3.0, -6.0)[::order]:
@@ -89,22 +92,22 @@ def test_the_nearer_of_two_hides_the_farther(renderer: Renderer) -> None:
         assert depth[60, 80] == pytest.approx(3, abs=1e-2)
 
 
-def test_things_behind_and_beside_the_camera_do_not_show(renderer: Renderer) -> None:
+def test_things_behind_and_beside_the_camera_do_not_show(renderer: Any) -> None:
     scene = Scene()
     for at in ((0, 0, 5), (30, 0, -5), (0, -30, -5)):
         scene.slab(at, (2, 2, 2), DARK)
     _, depth = draw(renderer, scene)
-    assert np.allclose(depth, SKY_DEPTH)
+    assert np.allclose(depth, 1e4)
 
 
-def test_a_head_looks_along_minus_z(renderer: Renderer) -> None:
+def test_a_head_looks_along_minus_z(renderer: Any) -> None:
     head = renderer._stock.meshes["head"]
     nose = head[np.abs(head[:, 6] - 0.5) < 0.02, 2].min()
     assert nose < -0.42 < head[:, 2].max()
     assert np.ptp(head[:, 1]) == pytest.approx(1, abs=0.1)
 
 
-def test_a_shadow_falls_away_from_the_sun(renderer: Renderer) -> None:
+def test_a_shadow_falls_away_from_the_sun(renderer: Any) -> None:
     scene = Scene()
     scene.slab((0, -1.05, -4), (20, 0.1, 20), Paint(specular=0.0))
     scene.slab((0, -0.4, -4), (1, 0.1, 1), DARK)
