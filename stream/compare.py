@@ -92,7 +92,8 @@ def compare_config(
         device, threads = _checked_device(config, candidates)
 
         def load(candidate: Candidate) -> "Engine":
-            return load_engine(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+            wanted = _config_of(config, candidate, threads)
+            return load_engine(wanted, exact=True, on_download=on_download, on_note=say)
 
         def keep(engine: "Engine") -> "Engine":
             unless_running.callback(engine.close)

@@ -94,8 +94,15 @@ class InferenceConfig(_Section):
     """Where and how the model runs."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Number format of the network.")
-    backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What executes the network.")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="Number format of the network; int8 is calibrated on the source's own pictures."
+    )
+    backend: Literal["auto", "torch", "compile", "onnx", "openvino"] = Field(
+        "auto", description="What executes the network; auto measures where the job is long enough."
+    )
+    provider: Literal["auto", "cpu", "cuda", "tensorrt", "directml", "coreml"] = Field(
+        "auto", description="ONNX Runtime's execution provider."
+    )
     batch: int = Field(1, ge=1, le=256, description="Frames per forward pass; live sources always use 1.")
     target_fps: float | None = Field(
         None, gt=0, le=1000, description="Choose the inference size (and of several models) to keep up with this rate."
@@ -339,6 +346,7 @@ OPTION_KEYS: dict[str, str] = {
     "device": "inference.device",
     "precision": "inference.precision",
     "backend": "inference.backend",
+    "provider": "inference.provider",
     "batch": "inference.batch",
     "target_fps": "inference.target_fps",
     "threads": "inference.threads",

@@ -3,6 +3,7 @@
 Invariant: whatever fails before the pipeline runs leaves nothing open, and a failed run is reported like any other.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +16,7 @@ from stream.capture.base import Source
 from stream.channel import Closed
 from stream.config import Config
 from stream.errors import ConfigError, StreamError, UsageError
-from stream.frames import DepthKind, SourceKind
+from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
 from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
 from stream.outputs import OutputPlan, build_preview, build_renderer, build_sinks, is_report, plan_outputs
 from stream.pipeline import POLL_S, QUEUE, EngineInference, Pipeline, ProgressHook, raise_if_all_refused
@@ -95,17 +96,29 @@ def find_weights(
 
 
 def load_engine(
-    config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
+    config: Config,
+    *,
+    exact: bool = False,
+    on_download: "OnTransfer | None" = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> "Engine":
+    """The model that `config` names, ready to run.
+
+    Args:
+        exact: see `infer.device.resolve_precision`.
+    """
     from stream.infer.engine import Engine
     from stream.models import registry
 
-    spec = registry.find(config.model.name or registry.DEFAULT)
-    runtime, backend = registry.runtime_of(spec), config.inference.backend
-    if backend not in ("auto", runtime):
+    spec, asked = registry.find(config.model.name or registry.DEFAULT), config.inference
+    runtime, backend = registry.runtime_of(spec), asked.backend
+    if runtime != "torch" and backend not in ("auto", runtime):
         raise UsageError(
             f"{spec.name} runs in {runtime} alone", where=f"--backend {backend}", allowed=f"auto, {runtime}"
         )
+    if backend not in ("auto", "torch") and asked.target_fps is not None:
+        hint = "--target-fps changes the inference size, which every backend but torch takes long to follow"
+        raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
     model = registry.load(
         spec,
         weights=config.model.weights,
@@ -115,15 +128,42 @@ def load_engine(
         on_progress=on_download,
         on_note=on_note,
     )
+    if backend == "auto" or runtime != "torch":
+        backend = "openvino" if asked.precision == "int8" else "torch"
     return Engine(
         model,
-        device=config.inference.device,
-        precision=config.inference.precision,
-        batch=config.inference.batch,
+        device=asked.device,
+        precision=asked.precision,
+        exact=exact,
+        backend=backend,
+        provider=asked.provider,
+        calibration=lambda: _calibration(config),
+        batch=asked.batch,
         input_size=config.model.input_size,
         square=config.model.square,
-        threads=config.inference.threads,
+        threads=asked.threads,
     )
+
+
+def _calibration(config: Config) -> Sequence[Frame]:
+    from stream.infer.backends.int8 import PICTURES
+    from stream.samples import sample
+
+    return sample(config, PICTURES)
+
+
+def _prepare(config: Config, engine: "Engine", info: SourceInfo, say: Callable[[str], None]) -> None:
+    """Make ready what executes the network: for `--backend auto` the one that is fastest here, where the job is long
+    enough to find out; see `infer.backends.choose`."""
+    asked, most = config.inference, config.capture.max_frames or math.inf
+    is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
+    if is_free and engine.may_change:
+        frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
+        needed_s = 1 / float(info.rate or 30) if info.is_live else 0.0
+        engine.use_fastest(info.size, frames=frames, needed_s=needed_s, say=say)
+    if engine.backend != "torch" and engine.may_change:
+        say(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
+    engine.prepare(info.size)
 
 
 def run_config(
@@ -152,8 +192,9 @@ def run_config(
         outputs = plan_outputs(config, source.info)
         engines: list[Engine] = []
         for wanted in _model_configs(config, outputs):
-            engines.append(load_engine(wanted, on_download=on_download, on_note=say))
+            engines.append(load_engine(wanted, exact=bool(config.output.save), on_download=on_download, on_note=say))
             unless_running.callback(engines[-1].close)
+            _prepare(wanted, engines[-1], source.info, say)
         kind = _common_kind(config, engines)
         renderer, sinks = build_renderer(config, outputs, kind), build_sinks(config, outputs)
         target_fps = config.inference.target_fps
@@ -334,6 +375,7 @@ def _report(
         weights_sha256=engine.model.weights_sha256,
         device=str(engine.device),
         precision=str(engine.precision),
+        backend=engine.backend,
         captured=captured,
         inferred=metrics.inferred,
         written=metrics.written,
@@ -364,7 +406,8 @@ def iter_config(config: Config) -> Iterator[Result]:
     """
     source = open_config_source(config)
     try:
-        engine = load_engine(config)
+        engine = load_engine(config, exact=True)
+        _prepare(config, engine, source.info, lambda _note: None)
     except BaseException:
         source.close()
         raise

@@ -130,6 +130,7 @@ class Report:
     weights_sha256: str
     device: str
     precision: str
+    backend: str
     captured: int
     inferred: int
     written: int
@@ -161,6 +162,7 @@ class Report:
             weights_sha256="",
             device="",
             precision="",
+            backend="",
             captured=0,
             inferred=0,
             written=0,

@@ -1,4 +1,4 @@
-"""What every test shares: no test may leave a pipeline thread behind."""
+"""What every test shares: no test may leave a pipeline thread behind, or use the user's cache of exported models."""
 
 import threading
 import time
@@ -13,6 +13,18 @@ def no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 2
-    while (left := [t for t in threading.enumerate() if t not in before]) and time.monotonic() < deadline:
+    while (left := _left(before)) and time.monotonic() < deadline:
         left[0].join(0.05)
     assert not left, f"threads left: {left}"
+
+
+def _left(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Threads that are new, but for tqdm's, which torch's exporter starts once in a process."""
+    return [thread for thread in threading.enumerate() if thread not in before and thread.name != "tqdm_monitor"]
+
+
+@pytest.fixture(autouse=True)
+def no_backend_of_the_users(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of one test are there for the next, but not those that whoever runs the tests has made before."""
+    folder = tmp_path_factory.getbasetemp() / "backends"
+    monkeypatch.setattr("stream.infer.backends.cache.cache_folder", lambda: folder)

@@ -53,7 +53,7 @@ def test_auto_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("precision", "spec", "message"),
     [
-        ("fp8", SPEC, r"unknown precision 'fp8' \(allowed: auto, fp32, bf16, fp16\)"),
+        ("fp8", SPEC, r"unknown precision 'fp8' \(allowed: auto, fp32, bf16, fp16, int8\)"),
         ("fp16", SPEC, "fp16 does not work on cpu"),
         ("bf16", replace(SPEC, precisions=("fp32", "fp16")), r"tiny is not safe in bf16 \(allowed: fp32, fp16\)"),
     ],

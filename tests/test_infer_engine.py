@@ -130,7 +130,7 @@ def test_the_network_size_follows_the_options() -> None:
 
 def test_bf16_casts_once_and_spares_what_is_delicate(starter: LoadedModel) -> None:
     engine = cpu(replace(starter, spec=replace(starter.spec, fp32_keys=("ctx.*", "head.2.*"))), precision="bf16")
-    for name, parameter in engine._network.named_parameters():
+    for name, parameter in engine._backend.network.named_parameters():  # type: ignore[attr-defined]
         is_delicate = name.startswith(("ctx.", "head.2."))
         assert parameter.dtype == (torch.float32 if is_delicate else torch.bfloat16), name
     assert all(p.dtype == torch.float32 for p in starter.network.parameters())

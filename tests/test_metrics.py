@@ -55,6 +55,7 @@ def test_fps_counts_from_first_capture_to_last_output() -> None:
 def report(outcome: Outcome) -> Report:
     return Report(
         outcome=outcome, source="a.mp4", model="starter", weights_sha256="0" * 64, device="cpu", precision="fp32",
+        backend="torch",
         captured=3, inferred=2, written=2, shown=0, not_shown=0, dropped={}, skipped=[{"name": "x", "reason": "y"}],
         warnings=[], notes=[], counters={}, fps=None, rates={}, latency_p50_s=None, latency_p95_s=None,
         stages={"capture": StageTime(busy_s=1.0, waiting_s=2.0)}, peak_memory_bytes=1, duration_s=3.0,

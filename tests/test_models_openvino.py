@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from PIL import Image
@@ -13,10 +12,11 @@ from PIL import Image
 import stream
 from stream.cli import invoke
 from stream.errors import MissingExtraError, ModelError
-from stream.models import registry
+from stream.models import openvino_ir, registry
 from tests.reference import image
 from tests.test_models_parity import checkpoint, reference
 
+openvino = openvino_ir.imported(where="tests")  # without its telemetry
 NAME, TORCH = "openvino_midas_v21_small_256", "midas_v21_small_256"
 
 

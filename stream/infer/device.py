@@ -3,7 +3,11 @@
 Invariant: `auto` always resolves to something that works; anything named is used or refused, never replaced.
 """
 
+import math
 import os
+import time
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -11,7 +15,9 @@ from stream.errors import UsageError
 from stream.metrics import free_memory_bytes as host_memory_bytes
 from stream.models.spec import ModelSpec
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+"""Of network inputs; int8 models quantise theirs themselves."""
 LIGHT_PARAMETERS_M = 10
 """Up to this many million parameters a model runs about as fast as video is decoded and encoded."""
 
@@ -54,28 +60,68 @@ def free_memory_bytes(device: torch.device) -> int | None:
     return host_memory_bytes()
 
 
-def resolve_precision(text: str, device: torch.device, spec: ModelSpec) -> str:
-    """`auto`, `fp32`, `bf16` or `fp16` → a precision that is safe for the model and works on the device.
+def resolve_precision(
+    text: str, device: torch.device, spec: ModelSpec, *, allowed: Sequence[str] = PRECISIONS, exact: bool = False
+) -> str:
+    """`auto` or one of `PRECISIONS` → a precision that is safe for the model and works on the device.
 
-    `auto` on a GPU is fp16 where that is safe for the model, else bf16. On a CPU it is fp32: even where the processor
-    has bf16 it made `starter` only 10 % faster (23.6 instead of 25.9 ms a 640×480 frame) and moved its depth by up to
-    0.18 standard deviations.
+    `auto` on a GPU is fp16 where that is safe for the model, else bf16. On a CPU it is bf16 where the model's rows say
+    that it holds (`spec.bf16_on_cpu`) and this processor is faster with it, else fp32.
+
+    Args:
+        allowed: what the backend takes.
+        exact: `auto` on a CPU is fp32: the numbers themselves are wanted, and bf16 moves them by 1 to 3 % of their
+            deviation. (fp16, a GPU's, moves them ten times less.)
 
     Raises:
-        UsageError: the device or the model does not take it.
+        UsageError: the device, the model or the backend does not take it.
     """
     if text == "auto":
         if device.type == "cpu":
-            return "fp32"
-        wanted = [name for name in ("fp16", "bf16") if name in spec.precisions]
-        return next((name for name in wanted if _device_takes(name, device)), "fp32")
-    if text not in DTYPES:
-        raise UsageError(f"unknown precision {text!r}", where="--precision", allowed="auto, fp32, bf16, fp16")
-    if text not in spec.precisions:
+            wanted = ["bf16"] if not exact and spec.bf16_on_cpu and "bf16" in allowed and bf16_is_faster() else []
+        else:
+            wanted = ["fp16", "bf16"]
+        safe = [name for name in wanted if name in spec.precisions and name in allowed]
+        return next((name for name in safe if _device_takes(name, device)), "fp32")
+    if text not in PRECISIONS:
+        raise UsageError(f"unknown precision {text!r}", where="--precision", allowed=", ".join(("auto", *PRECISIONS)))
+    if text not in allowed:
+        raise UsageError(f"the backend does not compute in {text}", where="--precision", allowed=", ".join(allowed))
+    if text not in (*spec.precisions, "int8"):
         raise UsageError(f"{spec.name} is not safe in {text}", where="--precision", allowed=", ".join(spec.precisions))
     if not _device_takes(text, device):
         raise UsageError(f"{text} does not work on {device.type}", where="--precision", hint="use auto")
     return text
+
+
+@cache
+def bf16_is_faster() -> bool:
+    """True if this processor has bf16 instructions, and torch's convolutions are faster with them by a quarter.
+
+    Measured once in a process, in 20 ms: the instructions alone tell nothing (AVX512-BF16 may run at half rate).
+    """
+    if not _has_bf16_instructions():
+        return False
+    x = torch.ones(1, 128, 48, 48).contiguous(memory_format=torch.channels_last)
+    weight = torch.ones(128, 128, 3, 3).contiguous(memory_format=torch.channels_last)
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b, best = x.to(dtype), weight.to(dtype), math.inf
+        for _ in range(4):
+            start = time.perf_counter()
+            torch.nn.functional.conv2d(a, b, padding=1)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    with torch.inference_mode():
+        return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+def _has_bf16_instructions() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.10
+        known = torch.cpu.get_capabilities()
+        return any(bool(known.get(name)) for name in ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "arm_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def resolve_threads(threads: int | None, device: torch.device, spec: ModelSpec) -> int:
@@ -98,6 +144,8 @@ def _usable_cores() -> int:
 
 
 def _device_takes(precision: str, device: torch.device) -> bool:
+    if precision == "int8":
+        return device.type == "cpu"
     if precision == "fp16":
         return device.type != "cpu"  # torch computes fp16 convolutions on a CPU, but far slower than fp32
     if precision == "bf16" and device.type == "cuda":

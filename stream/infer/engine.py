@@ -3,23 +3,23 @@
 Invariant: every batch submitted is collected once, in order, and what comes out is finite float32 at source size.
 """
 
-import copy
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from stream.errors import ModelError, UsageError
 from stream.frames import Depth, Frame
-from stream.infer.device import DTYPES, resolve_device, resolve_precision, resolve_threads
+from stream.infer.backends import Backend, choose
+from stream.infer.backends.cache import ModelCache
+from stream.infer.backends.eager import Eager, placed
+from stream.infer.device import resolve_device, resolve_precision, resolve_threads
 from stream.infer.geometry import network_size
 from stream.infer.lanes import Event, Lanes, lanes_for
 from stream.infer.preprocess import Preprocessor, to_picture_size
-from stream.models.registry import LoadedModel
+from stream.models.registry import LoadedModel, runtime_of
 
 _REMEMBERED_SIZES = 4096
 """Picture sizes whose network size is remembered: a folder of stills may hold any number of them."""
@@ -61,7 +61,12 @@ class Engine:
     Args:
         model: its network is moved to the device and, for half precision, cast once.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16`, `fp16` or `int8`; see `device.resolve_precision`.
+        exact: see there.
+        backend: one of `backends.NAMES`; see `use_fastest` for which is best.
+        provider: of ONNX Runtime, see `backends.onnx`.
+        calibration: pictures to quantise with (`int8` alone), of the user's own; called once, if at all.
+        cache: of exported models.
         batch: most frames in one forward pass; halved when the device runs out of memory.
         input_size: inference size instead of the model's own, see `geometry.network_size`.
         square: squeeze pictures to a square network input.
@@ -70,10 +75,12 @@ class Engine:
 
     Attributes:
         notes: worth saying once; grows while running.
-        counters: `precision_fallbacks` (frames), `batch_halvings`.
+        counters: `precision_fallbacks` (frames), `batch_halvings`, and the backend's.
 
     Raises:
-        UsageError: device, precision or input size are not possible here.
+        UsageError: device, precision, backend or input size are not possible here.
+        MissingExtraError: the backend is not installed.
+        ModelError: the device has no room for the network.
     """
 
     def __init__(
@@ -82,6 +89,11 @@ class Engine:
         *,
         device: str = "auto",
         precision: str = "auto",
+        exact: bool = False,
+        backend: str = "torch",
+        provider: str = "auto",
+        calibration: Callable[[], Sequence[Frame]] | None = None,
+        cache: ModelCache | None = None,
         batch: int = 1,
         input_size: int | None = None,
         square: bool = False,
@@ -90,10 +102,12 @@ class Engine:
     ) -> None:
         self.model, self.spec = model, model.spec
         self.device = resolve_device(device, self.spec)
-        self.precision = resolve_precision(precision, self.device, self.spec)
+        self.precision = resolve_precision(
+            precision, self.device, self.spec, allowed=choose.precisions(backend, self.device), exact=exact
+        )
         self.batch = batch
-        self.notes: list[str] = list(model.notes)
-        self.counters: Counter[str] = Counter()
+        self._notes: list[str] = list(model.notes)
+        self._counters: Counter[str] = Counter()
         self._input_size, self._square = input_size, square
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
         try:
@@ -102,19 +116,39 @@ class Engine:
             raise UsageError("is too large", where=f"--input-size {input_size}", allowed=error.allowed) from error
         self._lanes = lanes or lanes_for(self.device)
         self._preprocess = Preprocessor(self.spec.input, self.device)
-        try:
-            self._network = self._placed(self.precision)
-        except torch.OutOfMemoryError as error:
-            hint = "use --precision fp16, a smaller model, or --device cpu"
-            raise ModelError(
-                f"does not fit into the memory of {self.device}", where=self.spec.name, hint=hint
-            ) from error
-        self._safe_network: nn.Module | None = None
+        self._threads_before = torch.get_num_threads()
+        self.threads = resolve_threads(threads, self.device, self.spec)
+        samples = None
+        if self.precision == "int8":
+            from stream.infer.backends.int8 import Samples
+
+            samples = Samples(calibration() if calibration is not None else (), self._preprocess)
+            self._notes += samples.notes
+        self._setting = choose.Setting(
+            model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
+            provider=provider, cache=cache or ModelCache(say=self._notes.append), samples=samples,
+        )  # fmt: skip
+        self._backend = choose.make(backend, self._setting)
+        self._safe: Backend | None = None
         self._slots = deque(_Slot() for _ in range(self.depth))
         self._batches: deque[_Batch] = deque()
         self._closed = False
-        self._threads_before = torch.get_num_threads()
-        torch.set_num_threads(resolve_threads(threads, self.device, self.spec))
+        torch.set_num_threads(self.threads)
+
+    @property
+    def backend(self) -> str:
+        """What executes the network, one of `backends.NAMES`."""
+        return self._backend.name if self.may_change else runtime_of(self.spec)
+
+    @property
+    def notes(self) -> list[str]:
+        """Worth saying once; grows while running."""
+        return [*self._notes, *self._backend.notes]
+
+    @property
+    def counters(self) -> Counter[str]:
+        """`precision_fallbacks` (frames), `batch_halvings`, and the backend's."""
+        return self._counters + self._backend.counters
 
     @property
     def depth(self) -> int:
@@ -158,6 +192,36 @@ class Engine:
             self._sizes.clear()
             raise
 
+    @property
+    def may_change(self) -> bool:
+        """True if the network is torch's, so that other backends can execute it too."""
+        return runtime_of(self.spec) == "torch"
+
+    def prepare(self, size_hw: tuple[int, int]) -> None:
+        """Do now what the first picture of `size_hw` would have to wait for: converting the network, or nothing."""
+        if (planned := self._planned(size_hw)) is not None:
+            self._backend.prepare(planned)
+
+    def use_fastest(
+        self, size_hw: tuple[int, int], *, frames: float, needed_s: float, say: Callable[[str], None]
+    ) -> None:
+        """Change to the backend that is fastest for pictures of `size_hw`; nothing may be pending.
+
+        Args:
+            frames, needed_s, say: see `choose.fastest`.
+        """
+        if (planned := self._planned(size_hw)) is not None:
+            self._backend = choose.fastest(
+                self._setting, self._backend, planned, frames=frames, needed_s=needed_s, say=say
+            )
+
+    def _planned(self, size_hw: tuple[int, int]) -> tuple[int, int] | None:
+        """Like `plan`; None for a size that is refused, which is for the frame to tell."""
+        try:
+            return self.plan(size_hw)
+        except ModelError:
+            return None
+
     def key(self, frame: Frame) -> tuple[int, int]:
         """What frames of one batch have in common: the network input size. Raises like `plan`."""
         return self.plan(frame.size)
@@ -182,7 +246,7 @@ class Engine:
         with torch.inference_mode():
             pictures = self._upload(slot, frames)
             with self._lanes.computing(slot.uploaded):
-                outputs, is_finite = self._forward(pictures, frames, self._network, DTYPES[self.precision])
+                outputs, is_finite = self._forward(pictures, frames, self._backend)
                 slot.computed = self._lanes.event()
             with self._lanes.downloading(slot.computed):
                 results = [self._lanes.to_host(output) for output in outputs]
@@ -222,7 +286,10 @@ class Engine:
             batch.downloaded.synchronize()  # the device may still use what is about to be released
         self._batches.clear()
         self._slots.clear()
-        self._network = self._safe_network = nn.Identity()
+        nothing = Eager(nn.Identity(), "fp32", batch=1)
+        nothing.name, nothing.notes, nothing.counters = self._backend.name, self._backend.notes, self._backend.counters
+        self._backend, self._safe = nothing, None
+        self._setting = replace(self._setting, samples=None)
 
     def _depth(self, frame: Frame, result: Tensor) -> Depth:
         values = self._lanes.owned(result)
@@ -252,31 +319,32 @@ class Engine:
         return pictures
 
     def _forward(
-        self, pictures: Sequence[Tensor], frames: Sequence[Frame], network: nn.Module, dtype: torch.dtype
+        self, pictures: Sequence[Tensor], frames: Sequence[Frame], backend: Backend
     ) -> tuple[list[Tensor], Tensor]:
         """float32 H×W for each frame, and bool N: what the network gave for it is finite."""
         # The next attempt starts when the failed one's tensors are gone: its exception has kept them alive.
-        while (result := self._attempt(pictures, frames, network, dtype)) is None:
+        while (result := self._attempt(pictures, frames, backend)) is None:
             tried = min(self.batch, len(pictures))
             if tried == 1:
                 raise self._too_large(1)
-            self.batch = tried // 2
-            self.counters["batch_halvings"] += 1
-            self.notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
+            self.batch = backend.batch = tried // 2
+            self._counters["batch_halvings"] += 1
+            self._notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return result
 
     def _attempt(
-        self, pictures: Sequence[Tensor], frames: Sequence[Frame], network: nn.Module, dtype: torch.dtype
+        self, pictures: Sequence[Tensor], frames: Sequence[Frame], backend: Backend
     ) -> tuple[list[Tensor], Tensor] | None:
         """`_forward`, or None if the device runs out of memory."""
         try:
             size_hw = self.key(frames[0])
             maps: list[Tensor] = []
             for start in range(0, len(pictures), self.batch):
-                inputs = [self._preprocess(p, size_hw, dtype) for p in pictures[start : start + self.batch]]
-                maps += network(inputs[0] if len(inputs) == 1 else torch.cat(inputs)).unbind()
+                group = pictures[start : start + self.batch]
+                inputs = [self._preprocess(p, size_hw, backend.dtype, backend.memory_format) for p in group]
+                maps += backend(inputs[0] if len(inputs) == 1 else torch.cat(inputs)).unbind()
             outputs = [
                 to_picture_size(output, frame.size, self.spec.upsample)
                 for output, frame in zip(maps, frames, strict=True)
@@ -292,13 +360,13 @@ class Engine:
         """float32 H×W on the host, in fp32."""
         if self.precision == "fp32":
             raise self._not_finite(frame)
-        if self._safe_network is None:
-            self._safe_network = self._placed("fp32")
-            self.notes.append(f"{self.spec.name} gave non-finite depth in {self.precision}: such frames use fp32")
-        self.counters["precision_fallbacks"] += 1
+        if self._safe is None:
+            self._safe = Eager(placed(self.model.network, self.spec, self.device, "fp32"), "fp32", batch=1)
+            self._notes.append(f"{self.spec.name} gave non-finite depth in {self.precision}: such frames use fp32")
+        self._counters["precision_fallbacks"] += 1
         with torch.inference_mode():
             picture = torch.tensor(frame.rgb, device=self.device)
-            outputs, is_finite = self._forward([picture], [frame], self._safe_network, torch.float32)
+            outputs, is_finite = self._forward([picture], [frame], self._safe)
             if not is_finite.item():
                 raise self._not_finite(frame)
             return outputs[0].cpu()
@@ -313,20 +381,3 @@ class Engine:
             where=self.spec.name,
             hint="use a smaller --input-size or --batch, --precision fp16, or --device cpu",
         )
-
-    def _placed(self, precision: str) -> nn.Module:
-        """The network on the device in `precision`, channels last; cast once, here."""
-        network = self.model.network
-        if precision != "fp32" or self.device.type != "cpu":
-            network = copy.deepcopy(network)
-        for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-            is_delicate = any(fnmatch(name, pattern) for pattern in self.spec.fp32_keys)
-            if tensor.is_floating_point() and not is_delicate:
-                tensor.data = tensor.data.to(DTYPES[precision])
-        network = network.to(self.device)
-        for tensor in network.parameters():
-            if tensor.dim() == 4:
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # the weights, before another stream reads them
-        return network

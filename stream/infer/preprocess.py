@@ -105,8 +105,14 @@ class Preprocessor:
         self._mean = torch.tensor(policy.mean, device=device).mul_(255).view(1, 3, 1, 1)
         self._std = torch.tensor(policy.std, device=device).mul_(255).view(1, 3, 1, 1)
 
-    def __call__(self, rgb: Tensor, size_hw: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """uint8 H×W×3 → normalised `dtype` 1×3×h×w, channels last; computed in float32."""
+    def __call__(
+        self,
+        rgb: Tensor,
+        size_hw: tuple[int, int],
+        dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> Tensor:
+        """uint8 H×W×3 → normalised `dtype` 1×3×h×w in `memory_format`; computed in float32."""
         # Permuting is a view, and the conversion keeps its order in memory: channels last without a copy for it.
         if tuple(rgb.shape[:2]) == size_hw:
             x = rgb.permute(2, 0, 1)[None].float()
@@ -116,7 +122,7 @@ class Preprocessor:
             x = _bicubic(rgb, size_hw)
         else:
             x = resize(rgb.permute(2, 0, 1)[None].float(), size_hw, self._resample)
-        return ((x - self._mean) / self._std).to(dtype, memory_format=torch.channels_last)
+        return ((x - self._mean) / self._std).to(dtype, memory_format=memory_format)
 
 
 def to_picture_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:

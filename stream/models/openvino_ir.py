@@ -3,6 +3,7 @@
 Invariant: to the rest of the program such a model is a network like any other: float32 in, float32 out.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from stream.errors import MissingExtraError, ModelError
+
+
+def imported(*, where: str) -> Any:
+    """The package `openvino`, without the telemetry that comes with it: nobody agreed to send usage data.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    # OpenVINO and NNCF take their own stubs where this package cannot be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        hint = "pip install 'depthstream[openvino]'"
+        raise MissingExtraError("needs OpenVINO, which is not installed", where=where, hint=hint) from error
+    return openvino
 
 
 class OpenVinoIr(nn.Module):
@@ -26,14 +43,7 @@ class OpenVinoIr(nn.Module):
 
     def __init__(self, xml: Path, binary: Path, *, size_hw: tuple[int, int]) -> None:
         super().__init__()
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError(
-                "this model runs in OpenVINO, which is not installed",
-                where=str(xml),
-                hint="pip install 'depthstream[openvino]'",
-            ) from error
+        openvino = imported(where=str(xml))
         try:
             core = openvino.Core()
             # OpenVINO would take bf16 on processors that have it: errors of 0.09 standard deviations.

@@ -95,6 +95,8 @@ class ModelSpec:
         upsample: how the network output becomes picture-sized.
         weights: see `WeightsFile`.
         precisions: precisions that are safe; "fp32" always among them.
+        bf16_on_cpu: `auto` may take bf16 on processors that have it: there it was measured to be much faster than fp32,
+            and off by less than 4 % of a standard deviation (root mean square).
         devices: kinds of device that it runs on.
         fp32_keys: state-dict keys (fnmatch patterns) that stay fp32 when weights are cast to half: position tables, and
             the last layer, whose rounding would show as steps in the depth.
@@ -119,6 +121,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     max_depth_m: float | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    bf16_on_cpu: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda", "mps")
     fp32_keys: tuple[str, ...] = ()
     recommended: bool = False

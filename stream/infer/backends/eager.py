@@ -1,0 +1,67 @@
+"""torch, as it is: the network on the device in a precision, channels last.
+
+Invariant: weights are cast once, here, and what the catalog declares delicate stays fp32.
+"""
+
+import copy
+from collections import Counter
+from fnmatch import fnmatch
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from stream.errors import ModelError
+from stream.infer.device import DTYPES
+from stream.models.spec import ModelSpec
+
+
+def placed(network: nn.Module, spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
+    """The network on the device in `precision`, channels last; `network` itself where nothing has to be copied.
+
+    Raises:
+        ModelError: the device has no room for it.
+    """
+    try:
+        if precision != "fp32" or device.type != "cpu":
+            network = copy.deepcopy(network)
+        for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+            is_delicate = any(fnmatch(name, pattern) for pattern in spec.fp32_keys)
+            if tensor.is_floating_point() and not is_delicate:
+                tensor.data = tensor.data.to(DTYPES[precision])
+        network = network.to(device)
+        for tensor in network.parameters():
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError as error:
+        hint = "use --precision fp16, a smaller model, or --device cpu"
+        raise ModelError(f"does not fit into the memory of {device}", where=spec.name, hint=hint) from error
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()  # the weights, before another stream reads them
+    return network
+
+
+class Eager:
+    """A placed network as a backend.
+
+    Args:
+        network: see `placed`.
+        precision: what it was placed in.
+        batch: see `Backend`.
+    """
+
+    name = "torch"
+    memory_format = torch.channels_last
+
+    def __init__(self, network: nn.Module, precision: str, *, batch: int) -> None:
+        self.network, self.dtype, self.batch = network, DTYPES[precision], batch
+        self.notes: list[str] = []
+        self.counters: Counter[str] = Counter()
+
+    def prepare(self, size_hw: tuple[int, int]) -> None:
+        """See `Backend`: nothing to do."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Backend`."""
+        output: Tensor = self.network(x)
+        return output

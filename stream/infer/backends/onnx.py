@@ -1,0 +1,170 @@
+"""ONNX Runtime, extra `onnx`: on the processor, or through the provider of a GPU where one is installed.
+
+Invariant: the provider that was chosen is the one that runs, or it is an error; ONNX Runtime by itself would go on with
+the processor.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stream.errors import MissingExtraError, ModelError, UsageError
+from stream.infer.backends.eager import placed
+from stream.infer.backends.exported import Call, Program
+from stream.infer.device import DTYPES
+from stream.models.registry import LoadedModel
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""What `--provider` takes besides `auto`, and ONNX Runtime's names."""
+_DEVICES = {"cpu": ("cpu", "directml"), "cuda": ("cuda", "tensorrt"), "mps": ("coreml",)}
+"""Providers for each kind of device, the one that `auto` takes first. DirectML's GPU is none of torch's devices."""
+_OPSET = 18
+_FILE = "model.onnx"
+
+
+def imported() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtraError: it, or what exporting needs, is not installed.
+    """
+    try:
+        import onnx  # noqa: F401  torch's exporter needs both
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        hint = "pip install 'depthstream[onnx]'"
+        raise MissingExtraError(f"{error.name} is not installed", where="--backend onnx", hint=hint) from error
+    return onnxruntime
+
+
+def resolve_provider(text: str, device: torch.device, available: list[str]) -> str:
+    """`auto` or a key of `PROVIDERS` → the key of one that is there and fits the device.
+
+    Raises:
+        UsageError: it is unknown, not there, or not for the device.
+    """
+    fitting = _DEVICES[device.type]
+    here = [name for name in fitting if PROVIDERS[name] in available]
+    if text == "auto":
+        if not here:
+            what = f"ONNX Runtime has no provider for {device.type} here"
+            raise UsageError(what, where="--backend onnx", allowed=", ".join(fitting), hint="use --device cpu")
+        return here[0]
+    if text not in PROVIDERS:
+        raise UsageError(f"unknown provider {text!r}", where="--provider", allowed=", ".join(("auto", *PROVIDERS)))
+    if text not in here:
+        what = f"{text} is not for {device.type}" if text not in fitting else f"{text} is not in this ONNX Runtime"
+        raise UsageError(what, where="--provider", allowed=", ".join(("auto", *here)))
+    return text
+
+
+class Onnx:
+    """See `exported.Runtime`.
+
+    Args:
+        device: where inputs are.
+        precision: `fp32`, on GPUs `fp16` too.
+        threads: of the processor.
+        provider: `auto` or a key of `PROVIDERS`.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        UsageError: the provider cannot be had.
+    """
+
+    name = "onnx"
+    memory_format = torch.contiguous_format
+
+    def __init__(self, device: torch.device, precision: str, *, threads: int, provider: str = "auto") -> None:
+        self._runtime = imported()
+        self.provider = resolve_provider(provider, device, self._runtime.get_available_providers())
+        self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
+        self.pads = self.provider != "cpu"
+        self.facts: dict[str, object] = {"opset": _OPSET}
+        self._threads = threads
+
+    def source(self, model: LoadedModel) -> nn.Module:
+        """See `exported.Runtime`."""
+        return placed(model.network, model.spec, self.device, self.precision)
+
+    def make(self, program: Program, folder: Path) -> None:
+        """See `exported.Runtime`."""
+        quiet = logging.getLogger("torch.onnx")
+        level = quiet.level
+        try:
+            quiet.setLevel(logging.ERROR)  # it tells which other packages it does not find
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the exporter's, of its own parts
+                torch.onnx.export(
+                    program, (), str(folder / _FILE), dynamo=True, opset_version=_OPSET, external_data=True,
+                    input_names=["input"], output_names=["depth"], verbose=False,
+                )  # fmt: skip
+        except Exception as error:  # the exporter raises what it likes
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"has no ONNX form: {reason}", where=str(folder), hint="use --backend torch") from error
+        finally:
+            quiet.setLevel(level)
+
+    def load(self, folder: Path) -> Call:
+        """See `exported.Runtime`."""
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3  # errors
+        wanted = PROVIDERS[self.provider]
+        settings: dict[str, object] = {}
+        if self.device.type == "cuda":
+            settings["device_id"] = self.device.index or 0
+        if self.provider == "tensorrt":
+            engines = folder.parent / "tensorrt"
+            engines.mkdir(exist_ok=True)
+            settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
+            settings |= {"trt_fp16_enable": self.precision == "fp16"}
+        try:
+            session = self._runtime.InferenceSession(
+                str(folder / _FILE), options, providers=[(wanted, settings)] if settings else [wanted]
+            )
+        except Exception as error:  # its exceptions have no common base but this
+            reason = str(error).strip().splitlines()[-1]
+            what = f"ONNX Runtime does not take it: {reason}"
+            raise ModelError(what, where=str(folder), hint="use --backend torch") from error
+        if session.get_providers()[0] != wanted:
+            what = f"ONNX Runtime could not start {wanted}"
+            raise ModelError(what, where="--provider", hint="is the library it needs installed? use --device cpu")
+        return self._on_cuda(session) if self.device.type == "cuda" else self._on_host(session)
+
+    def _on_host(self, session: Any) -> Call:
+        def call(x: Tensor) -> Tensor:
+            (output,) = session.run(None, {"input": x.cpu().numpy()})
+            return torch.from_numpy(output).to(self.device)
+
+        return call
+
+    def _on_cuda(self, session: Any) -> Call:
+        """Reads and writes torch's memory; the input must be there before ONNX Runtime's own stream reads it."""
+        given = session.get_outputs()[0].type
+        dtype = torch.float16 if given == "tensor(float16)" else torch.float32
+        kinds = {torch.float16: np.float16, torch.float32: np.float32}
+
+        def call(x: Tensor) -> Tensor:
+            x = x.contiguous()
+            output = torch.empty((len(x), *x.shape[2:]), dtype=dtype, device=x.device)
+            binding, place = session.io_binding(), ("cuda", x.device.index or 0)
+            binding.bind_input("input", *place, kinds[self.dtype], tuple(x.shape), x.data_ptr())
+            binding.bind_output("depth", *place, kinds[dtype], tuple(output.shape), output.data_ptr())
+            torch.cuda.current_stream(x.device).synchronize()
+            session.run_with_iobinding(binding)  # returns when the output is there
+            return output
+
+        return call
