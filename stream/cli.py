@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stream import __version__, weights_cli
+from stream.bench_cli import bench
 from stream.cameras_cli import cameras
 from stream.console import Debug, default_model_line, fail, option, tell
 from stream.errors import ConfigError, StreamError
@@ -285,6 +286,7 @@ def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False)
 
 
 app.command()(cameras)
+app.command()(bench)
 
 
 @app.command()

@@ -45,7 +45,7 @@ def test_stages_do_not_import_one_another(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_torch_only_in_models_and_infer_and_av_only_through_the_door(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
-    if room(path) not in ("models", "infer"):
+    if room(path) not in ("models", "infer", "bench"):
         assert not roots & {"torch", "timm"}
     if path.name != "media.py":
         assert not roots & {"av", "cv2"}

@@ -1,6 +1,7 @@
 """The engine: parity, batches, precision fallback, memory, and the order of work on a device."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,12 +111,58 @@ def test_frames_of_different_network_sizes_are_no_batch() -> None:
 
 def test_no_more_batches_than_depth() -> None:
     engine = cpu()
-    engine.submit([frame(0)])
-    with pytest.raises(ValueError, match="1 pending"):
-        engine.submit([frame(1)])
-    assert [f.index for f, _ in engine.collect()] == [0]
+    assert engine.depth == 3
+    for index in range(3):
+        engine.submit([frame(index)])
+    with pytest.raises(ValueError, match="3 pending"):
+        engine.submit([frame(3)])
+    for index in range(3):
+        ((picture, depth),) = engine.collect()
+        assert picture.index == depth.index == index
     with pytest.raises(IndexError):
         engine.collect()
+    engine.close()
+
+
+def test_the_steps_of_a_batch_overlap_with_those_of_the_next() -> None:
+    first_is_computing, second_is_prepared = threading.Event(), threading.Event()
+
+    class Waiting(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            first_is_computing.set()
+            assert second_is_prepared.wait(20)
+            return super().forward(x)
+
+    engine = cpu(loaded(Waiting()))
+    prepare, workers = engine._preprocess, set[str]()
+
+    def prepared(*args: object) -> Tensor:
+        workers.add(threading.current_thread().name)
+        if first_is_computing.is_set():
+            second_is_prepared.set()
+        return prepare(*args)  # type: ignore[arg-type]
+
+    engine._preprocess = prepared  # type: ignore[assignment]
+    engine.submit([frame(0)])
+    assert first_is_computing.wait(20)
+    engine.submit([frame(1)])  # without overlap neither of them would ever end
+    assert [engine.collect()[0][0].index for _ in range(2)] == [0, 1]
+    assert workers == {"depthstream-prepare_0"}
+    engine.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("depthstream-")]
+
+
+def test_a_step_that_fails_is_told_by_collect() -> None:
+    class Broken(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("broken")
+
+    engine = cpu(loaded(Broken()))
+    engine.submit([frame(0)])
+    with pytest.raises(RuntimeError, match="broken"):
+        engine.collect()
+    engine.submit([frame(1)])
+    engine.close()  # with one that failed, or was never begun
 
 
 def test_the_network_size_follows_the_options() -> None:
@@ -300,17 +347,20 @@ def test_the_order_of_work_on_a_device() -> None:
     results += engine.collect() + engine.collect()
     assert lanes.log == [
         "upload", "upload done 0",
-        "compute after upload done 0", "compute done 0",
-        "download after compute done 0", "download done 0",
+        "compute after upload done 0", "compute done 0",  # to network inputs: the slot's last reader
+        "compute", "compute", "compute done 1",  # the network, and back to the picture's size
+        "download after compute done 1", "download done 0",
         "upload", "upload done 1",
-        "compute after upload done 1", "compute done 1",
-        "download after compute done 1", "download done 1",
+        "compute after upload done 1", "compute done 2",
+        "compute", "compute", "compute done 3",
+        "download after compute done 3", "download done 1",
         "host waits for download done 0",
         # Slot 0 again: its host buffer after its upload, its device buffer after whoever computed from it.
         "host waits for upload done 0",
         "upload after compute done 0", "upload done 2",
-        "compute after upload done 2", "compute done 2",
-        "download after compute done 2", "download done 2",
+        "compute after upload done 2", "compute done 4",
+        "compute", "compute", "compute done 5",
+        "download after compute done 5", "download done 2",
         "host waits for download done 1",
         "host waits for download done 2",
     ]  # fmt: skip

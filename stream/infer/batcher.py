@@ -69,6 +69,7 @@ def infer_stream(
     waiting = _Waiting(engine, batch=batch, grouping=grouping, on_skip=on_skip)
     ordered = _Ordered(waiting.unreleased)
     may_wait_for_more = frames.when_full is Full.BLOCK
+    most_pending = engine.depth if may_wait_for_more else 1  # a live frame must not wait behind another one
     ended = False
     while not ended or waiting or engine.pending:
         while not ended and waiting.wants_more:
@@ -84,7 +85,7 @@ def infer_stream(
             waiting.add(frame)
         is_final = ended or not may_wait_for_more
         group = waiting.take() if is_final or not waiting.wants_more else []
-        if engine.pending and (not group or engine.pending == engine.depth):
+        if engine.pending and (not group or engine.pending >= most_pending):
             yield from ordered.release(engine.collect())
         if group:
             engine.submit(group)

@@ -17,7 +17,7 @@ from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.device import resolve_device, resolve_precision, resolve_threads
 from stream.infer.geometry import network_size
-from stream.infer.lanes import Event, Lanes, lanes_for
+from stream.infer.lanes import Event, Lane, Lanes, Task, lanes_for
 from stream.infer.preprocess import Preprocessor, to_picture_size
 from stream.models.registry import LoadedModel, runtime_of
 
@@ -39,8 +39,8 @@ class _Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """A submitted batch.
+class _Finished:
+    """What a batch gives.
 
     Attributes:
         on_device: kept until the results are on the host, so that no later batch is given its memory.
@@ -48,11 +48,18 @@ class _Batch:
         is_finite: bool N, likewise.
     """
 
-    frames: Sequence[Frame]
     on_device: Sequence[Tensor]
     results: Sequence[Tensor]
     is_finite: Tensor
     downloaded: Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """A submitted batch."""
+
+    frames: Sequence[Frame]
+    finished: Task[_Finished]
 
 
 class Engine:
@@ -114,10 +121,10 @@ class Engine:
             self.plan(self.spec.input.size_hw)  # an impossible input size is refused here, not at the first frame
         except ModelError as error:
             raise UsageError("is too large", where=f"--input-size {input_size}", allowed=error.allowed) from error
-        self._lanes = lanes or lanes_for(self.device)
-        self._preprocess = Preprocessor(self.spec.input, self.device)
         self._threads_before = torch.get_num_threads()
         self.threads = resolve_threads(threads, self.device, self.spec)
+        self._lanes = lanes or lanes_for(self.device, self.threads)
+        self._preprocess = Preprocessor(self.spec.input, self.device)
         samples = None
         if self.precision == "int8":
             from stream.infer.backends.int8 import Samples
@@ -227,9 +234,20 @@ class Engine:
         return self.plan(frame.size)
 
     def infer(self, frames: Sequence[Frame]) -> list[Depth]:
-        """Depth of each frame; nothing may be pending."""
-        self.submit(frames)
+        """Depth of each frame, computed on the calling thread; nothing may be pending."""
+        with self._lanes.in_line():
+            self.submit(frames)
         return [depth for _, depth in self.collect()]
+
+    def network_input(self, frame: Frame) -> Tensor:
+        """What the network gets for a frame, 1×3×h×w on the device; for measuring."""
+        picture = torch.tensor(frame.rgb, device=self.device)
+        return self._preprocess(picture, self.key(frame), self._backend.dtype, self._backend.memory_format)
+
+    def run_network(self, x: Tensor) -> Tensor:
+        """The network's output for `x`, on the host; for measuring."""
+        with torch.inference_mode():
+            return self._backend(x).cpu()
 
     def submit(self, frames: Sequence[Frame]) -> None:
         """Start computing a batch whose frames have the same `key`.
@@ -241,26 +259,12 @@ class Engine:
         keys = {self.key(frame) for frame in frames}
         if len(keys) != 1 or self.pending >= self.depth:
             raise ValueError(f"cannot submit {len(frames)} frames of network sizes {keys}, {self.pending} pending")
-        slot = self._slots[0]
+        slot, backend, lanes = self._slots[0], self._backend, self._lanes
         self._slots.rotate(-1)
-        with torch.inference_mode():
-            pictures = self._upload(slot, frames)
-            with self._lanes.computing(slot.uploaded):
-                outputs, is_finite = self._forward(pictures, frames, self._backend)
-                slot.computed = self._lanes.event()
-            with self._lanes.downloading(slot.computed):
-                results = [self._lanes.to_host(output) for output in outputs]
-                is_finite_on_host = self._lanes.to_host(is_finite)
-                downloaded = self._lanes.event()
-        self._batches.append(
-            _Batch(
-                frames=frames,
-                on_device=[*outputs, is_finite],
-                results=results,
-                is_finite=is_finite_on_host,
-                downloaded=downloaded,
-            )
-        )
+        prepared = lanes.start(Lane.PREPARE, lambda: self._prepare(slot, frames, backend))
+        computed = lanes.start(Lane.COMPUTE, lambda: self._compute(prepared.result(), backend))
+        finished = lanes.start(Lane.FINISH, lambda: self._finish(computed.result(), frames))
+        self._batches.append(_Batch(frames=frames, finished=finished))
 
     def collect(self) -> list[tuple[Frame, Depth]]:
         """Results of the oldest batch, waiting for that batch alone.
@@ -270,10 +274,13 @@ class Engine:
             IndexError: nothing is pending.
         """
         batch = self._batches.popleft()
-        batch.downloaded.synchronize()
+        finished = batch.finished.result()
+        finished.downloaded.synchronize()
         return [
             (frame, self._depth(frame, result if is_finite else self._recomputed(frame)))
-            for frame, result, is_finite in zip(batch.frames, batch.results, batch.is_finite.tolist(), strict=True)
+            for frame, result, is_finite in zip(
+                batch.frames, finished.results, finished.is_finite.tolist(), strict=True
+            )
         ]
 
     def close(self) -> None:
@@ -282,8 +289,10 @@ class Engine:
         if self._closed:
             return
         self._closed = True
+        self._lanes.close()
         for batch in self._batches:
-            batch.downloaded.synchronize()  # the device may still use what is about to be released
+            if batch.finished.is_done_well():
+                batch.finished.result().downloaded.synchronize()  # the device may still use what is to be released
         self._batches.clear()
         self._slots.clear()
         nothing = Eager(nn.Identity(), "fp32", batch=1)
@@ -318,43 +327,67 @@ class Engine:
             slot.uploaded = self._lanes.event()
         return pictures
 
-    def _forward(
-        self, pictures: Sequence[Tensor], frames: Sequence[Frame], backend: Backend
-    ) -> tuple[list[Tensor], Tensor]:
-        """float32 H×W for each frame, and bool N: what the network gave for it is finite."""
-        # The next attempt starts when the failed one's tensors are gone: its exception has kept them alive.
-        while (result := self._attempt(pictures, frames, backend)) is None:
-            tried = min(self.batch, len(pictures))
-            if tried == 1:
-                raise self._too_large(1)
-            self.batch = backend.batch = tried // 2
-            self._counters["batch_halvings"] += 1
-            self._notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return result
+    def _prepare(self, slot: _Slot, frames: Sequence[Frame], backend: Backend) -> list[Tensor]:
+        """Network inputs, 1×3×h×w each."""
+        with torch.inference_mode():
+            pictures, size_hw = self._upload(slot, frames), self.key(frames[0])
+            with self._lanes.computing(slot.uploaded):
+                try:
+                    inputs = [self._preprocess(p, size_hw, backend.dtype, backend.memory_format) for p in pictures]
+                except torch.OutOfMemoryError as error:
+                    raise self._too_large(len(frames)) from error
+                slot.computed = self._lanes.event()  # the network does not read the slot
+            return inputs
 
-    def _attempt(
-        self, pictures: Sequence[Tensor], frames: Sequence[Frame], backend: Backend
-    ) -> tuple[list[Tensor], Tensor] | None:
-        """`_forward`, or None if the device runs out of memory."""
+    def _compute(self, inputs: Sequence[Tensor], backend: Backend) -> list[Tensor]:
+        """h×w of each input."""
+        with torch.inference_mode(), self._lanes.computing(None):
+            # The next attempt starts when the failed one's tensors are gone: its exception has kept them alive.
+            while (maps := self._attempt(inputs, backend)) is None:
+                tried = min(self.batch, len(inputs))
+                if tried == 1:
+                    raise self._too_large(1)
+                self.batch = backend.batch = tried // 2
+                self._counters["batch_halvings"] += 1
+                self._notes.append(f"{self.device} ran out of memory: batch reduced to {self.batch}")
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            return maps
+
+    def _attempt(self, inputs: Sequence[Tensor], backend: Backend) -> list[Tensor] | None:
+        """h×w of each input, or None if the device runs out of memory."""
         try:
-            size_hw = self.key(frames[0])
             maps: list[Tensor] = []
-            for start in range(0, len(pictures), self.batch):
-                group = pictures[start : start + self.batch]
-                inputs = [self._preprocess(p, size_hw, backend.dtype, backend.memory_format) for p in group]
-                maps += backend(inputs[0] if len(inputs) == 1 else torch.cat(inputs)).unbind()
-            outputs = [
-                to_picture_size(output, frame.size, self.spec.upsample)
-                for output, frame in zip(maps, frames, strict=True)
-            ]
-            # Of the network's output, not of the upsampled one: a 1080p map takes 8 ms to check on a CPU.
-            return outputs, torch.stack([torch.isfinite(output).all() for output in maps])
+            for start in range(0, len(inputs), self.batch):
+                group = inputs[start : start + self.batch]
+                maps += backend(group[0] if len(group) == 1 else torch.cat(list(group))).unbind()
+            return maps
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error):
                 return None
             raise
+
+    def _finish(self, maps: Sequence[Tensor], frames: Sequence[Frame]) -> _Finished:
+        """At the frames' sizes, on their way to the host."""
+        with torch.inference_mode():
+            with self._lanes.computing(None):
+                try:
+                    outputs = [
+                        to_picture_size(output, frame.size, self.spec.upsample)
+                        for output, frame in zip(maps, frames, strict=True)
+                    ]
+                except torch.OutOfMemoryError as error:
+                    raise self._too_large(len(frames)) from error
+                # Of the network's output, not of the upsampled one: a 1080p map takes 8 ms to check on a CPU.
+                is_finite = torch.stack([torch.isfinite(output).all() for output in maps])
+                computed = self._lanes.event()
+            with self._lanes.downloading(computed):
+                return _Finished(
+                    on_device=[*outputs, is_finite],
+                    results=[self._lanes.to_host(output) for output in outputs],
+                    is_finite=self._lanes.to_host(is_finite),
+                    downloaded=self._lanes.event(),
+                )
 
     def _recomputed(self, frame: Frame) -> Tensor:
         """float32 H×W on the host, in fp32."""
@@ -366,10 +399,11 @@ class Engine:
         self._counters["precision_fallbacks"] += 1
         with torch.inference_mode():
             picture = torch.tensor(frame.rgb, device=self.device)
-            outputs, is_finite = self._forward([picture], [frame], self._safe)
-            if not is_finite.item():
+            x = self._preprocess(picture, self.key(frame), self._safe.dtype, self._safe.memory_format)
+            (output,) = self._compute([x], self._safe)
+            if not torch.isfinite(output).all():
                 raise self._not_finite(frame)
-            return outputs[0].cpu()
+            return to_picture_size(output, frame.size, self.spec.upsample).cpu()
 
     def _not_finite(self, frame: Frame) -> ModelError:
         what = f"the depth of {frame.name or f'frame {frame.index}'} is not finite in fp32"

@@ -54,7 +54,7 @@ class StandardizedConv2d(SameConv2d):
         self.weight.data.copy_(flat.view_as(self.weight))
 
 
-def fold_for_inference(network: nn.Module) -> None:
+def fold_for_inference(network: nn.Module, *, merge_norms: bool = True) -> None:
     """Do once, in place, what depends on the weights alone: merge batch norms, standardise kernels, pad them.
 
     The tensors that the network was filled with are changed, a file that they map is not (it is mapped privately).
@@ -66,7 +66,8 @@ def fold_for_inference(network: nn.Module) -> None:
             module.standardize()
         if isinstance(module, SameConv2d):
             module.padded_weights = SizeCache()
-    _fold_batch_norms(network)
+    if merge_norms:
+        _fold_batch_norms(network)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

@@ -71,6 +71,7 @@ def load(
     commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
     on_note: OnNote | None = None,
+    merge_norms: bool = True,
 ) -> LoadedModel:
     """Build a model's network and fill it from its weights file.
 
@@ -79,6 +80,7 @@ def load(
         commercial_only: refuse weights whose licence forbids commercial use; otherwise that is noted.
         weights_dir, offline, on_progress, on_note: where the catalog's is looked for, and how it is downloaded; see
             `locate.find_file`.
+        merge_norms: see `layers.fold_for_inference`.
 
     Raises:
         UsageError: unknown name, no such weights file or folder, or the licence is refused.
@@ -95,7 +97,8 @@ def load(
         on_progress=on_progress,
         on_note=on_note,
     )
-    network = _RUNTIMES.get(spec.architecture, _filled)(spec, [file.path for file in found])
+    paths, runtime = [file.path for file in found], _RUNTIMES.get(spec.architecture)
+    network = runtime(spec, paths) if runtime else _filled(spec, paths[0], merge_norms=merge_norms)
     notes = tuple(note for file in found for note in file.notes)
     first = found[0]
     return LoadedModel(spec=spec, network=network, weights_path=first.path, weights_sha256=first.sha256, notes=notes)
@@ -130,12 +133,10 @@ def files(
     ]
 
 
-def _filled(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
+def _filled(spec: ModelSpec, path: Path, *, merge_norms: bool) -> "nn.Module":
     """The network of a row with the tensors of its checkpoint."""
-    from stream.models.layers import fold_for_inference
     from stream.models.weights import fill, read_state_dict
 
-    path = files[0]
     state_dict = read_state_dict(path)
     network = build(spec)
     try:
@@ -144,9 +145,16 @@ def _filled(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
         if not (others := fitting(state_dict)):
             raise
         raise ModelError(error.what, where=error.where, hint=f"it is a file for -m {' or -m '.join(others)}") from error
-    network.eval().requires_grad_(False)
-    fold_for_inference(network)
+    finish(network, merge_norms=merge_norms)
     return network
+
+
+def finish(network: "nn.Module", *, merge_norms: bool = True) -> None:
+    """Make a filled network ready for inference, in place; see `layers.fold_for_inference`."""
+    from stream.models.layers import fold_for_inference
+
+    network.eval().requires_grad_(False)
+    fold_for_inference(network, merge_norms=merge_norms)
 
 
 def _openvino(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
