@@ -108,6 +108,7 @@ def load_engine(
         exact: see `infer.device.resolve_precision`.
     """
     from stream.infer.engine import Engine
+    from stream.infer.lanes import without_pool
     from stream.models import registry
 
     spec, asked = registry.find(config.model.name or registry.DEFAULT), config.inference
@@ -119,15 +120,16 @@ def load_engine(
     if backend not in ("auto", "torch") and asked.target_fps is not None:
         hint = "--target-fps changes the inference size, which every backend but torch takes long to follow"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
-    model = registry.load(
-        spec,
-        weights=config.model.weights,
-        weights_dir=config.model.weights_dir,
-        offline=config.model.offline,
-        commercial_only=config.model.commercial_only,
-        on_progress=on_download,
-        on_note=on_note,
-    )
+    with without_pool():
+        model = registry.load(
+            spec,
+            weights=config.model.weights,
+            weights_dir=config.model.weights_dir,
+            offline=config.model.offline,
+            commercial_only=config.model.commercial_only,
+            on_progress=on_download,
+            on_note=on_note,
+        )
     if backend == "auto" or runtime != "torch":
         backend = "openvino" if asked.precision == "int8" else "torch"
     return Engine(

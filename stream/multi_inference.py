@@ -53,7 +53,7 @@ class Together:
 
     def close(self) -> None:
         """Release the models."""
-        for engine in reversed(self._engines):  # each gives back the threads it found
+        for engine in self._engines:
             engine.close()
 
     def _is_refusal(self, frame: Frame) -> bool:
@@ -101,7 +101,7 @@ class Switching:
 
     def close(self) -> None:
         """Release the models."""
-        for engine in reversed(self._engines):  # each gives back the threads it found
+        for engine in self._engines:
             engine.close()
 
 

@@ -114,7 +114,6 @@ class Stages:
                 thread.join(0.1)
             if thread.is_alive() and thread.name not in self.abandoned:
                 self.abandoned.append(thread.name)
-        self.inference.close()  # again, on the caller's thread: torch's settings are each thread's own
 
     @property
     def stopped_early(self) -> bool:

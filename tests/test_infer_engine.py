@@ -383,15 +383,32 @@ def test_on_the_cpu_uploading_costs_nothing() -> None:
     assert lanes.device_buffer(host).data_ptr() == host.data_ptr()
 
 
-def test_closing_gives_threads_back_and_can_be_repeated() -> None:
-    before = torch.get_num_threads()
-    engine = cpu(threads=before + 1)
-    assert torch.get_num_threads() == before + 1
+def test_closing_ends_threads_and_can_be_repeated() -> None:
+    engine = cpu()
     engine.submit([frame(0)])
     engine.close()
     engine.close()
     assert engine.pending == 0
-    assert torch.get_num_threads() == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("depthstream-")]
+
+
+def test_engines_share_the_thread_that_runs_networks() -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Seeing(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((threading.current_thread().name, torch.get_num_threads()))
+            return super().forward(x)
+
+    before = torch.get_num_threads()
+    first, second = cpu(loaded(Seeing()), threads=2), cpu(loaded(Seeing()), threads=1)
+    for engine in (first, second, first):
+        engine.infer([frame(0)])
+    first.close()
+    second.infer([frame(1)])  # goes on without the other one
+    second.close()
+    assert seen == [("depthstream-compute_0", threads) for threads in (2, 1, 2, 1)]
+    assert torch.get_num_threads() == before  # of the thread that asks
 
 
 @pytest.mark.cuda

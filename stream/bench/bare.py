@@ -107,7 +107,7 @@ def _measured(
         prepare_s = time.perf_counter() - started
         values = engine.infer(frames[:1])[0].values
         height, width = engine.plan(frames[0].size)
-        x = engine.network_input(frames[0]).repeat(base["batch"], 1, 1, 1)
+        x = engine.network_input(frames[0], count=base["batch"])
         timing = timed(lambda: engine.run_network(x))
         rms = None
         if exact is not None:

@@ -9,7 +9,9 @@ Invariant: nothing here is made slower than in the scripts, and nothing faster.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,21 @@ def measure(
     Args:
         model: with batch norms that were not merged.
     """
-    before = torch.get_num_threads()
+    work = partial(_measured, model, clip, folder, frames, threads, layout, input_size, clock)
+    with ThreadPoolExecutor(1) as apart:  # its pool of OpenMP threads goes with it, see `infer.lanes`
+        return apart.submit(work).result()
+
+
+def _measured(
+    model: LoadedModel,
+    clip: Path,
+    folder: Path,
+    frames: int,
+    threads: int,
+    layout: str,
+    input_size: int | None,
+    clock: Callable[[], float],
+) -> Plain:
     torch.set_num_threads(threads)
     reader = cv2.VideoCapture(str(clip))
     width, height = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -80,7 +96,6 @@ def measure(
     finally:
         reader.release()
         writer.release()
-        torch.set_num_threads(before)
     fps = (len(times) - 1) / (times[-1] - times[0])
     return Plain(model=model.spec.name, size=f"{width}×{height}", frames=len(times) - 1, threads=threads, fps=fps)
 

@@ -20,6 +20,7 @@ from stream.frames import Frame
 from stream.infer.backends.inductor import missing_tool
 from stream.infer.device import bf16_is_faster, resolve_device
 from stream.infer.engine import Engine
+from stream.infer.lanes import without_pool
 from stream.models import registry
 from stream.models.locate import search
 from stream.models.registry import LoadedModel
@@ -89,11 +90,12 @@ class _Wanted:
         return self.weights is not None or search(self.spec, weights_dir=self.weights_dir) is not None
 
     def loaded(self, *, merge_norms: bool = True) -> LoadedModel:
-        if not self.is_here:
-            return stand_in(self.spec, merge_norms=merge_norms)
-        return registry.load(
-            self.spec, weights=self.weights, weights_dir=self.weights_dir, offline=True, merge_norms=merge_norms
-        )
+        with without_pool():
+            if not self.is_here:
+                return stand_in(self.spec, merge_norms=merge_norms)
+            return registry.load(
+                self.spec, weights=self.weights, weights_dir=self.weights_dir, offline=True, merge_norms=merge_norms
+            )
 
 
 def _frames(clip: Path) -> list[Frame]:

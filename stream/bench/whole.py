@@ -101,7 +101,7 @@ def measure(
     engine = make_engine(model)
     samples = _first_frames(config, _SAMPLES)
     engine.prepare(samples[0].size)
-    x = engine.network_input(samples[0]).repeat(batch, 1, 1, 1)
+    x = engine.network_input(samples[0], count=batch)
     bare = timed(lambda: engine.run_network(x))
     depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in samples])
     _, other_cpu_s = _with_cpu(lambda: _pipeline(config, _Ready(depths)).run())

@@ -113,7 +113,9 @@ def bf16_is_faster() -> bool:
             best = min(best, time.perf_counter() - start)
         return best
 
-    with torch.inference_mode():
+    from stream.infer.lanes import without_pool
+
+    with torch.inference_mode(), without_pool():
         return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
 
 

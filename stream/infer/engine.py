@@ -6,6 +6,7 @@ Invariant: every batch submitted is collected once, in order, and what comes out
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from stream.infer.geometry import network_size
 from stream.infer.lanes import Event, Lane, Lanes, Task, lanes_for
 from stream.infer.preprocess import Preprocessor, to_picture_size
 from stream.models.registry import LoadedModel, runtime_of
+
+T = TypeVar("T")
 
 _REMEMBERED_SIZES = 4096
 """Picture sizes whose network size is remembered: a folder of stills may hold any number of them."""
@@ -77,7 +80,7 @@ class Engine:
         batch: most frames in one forward pass; halved when the device runs out of memory.
         input_size: inference size instead of the model's own, see `geometry.network_size`.
         square: squeeze pictures to a square network input.
-        threads: CPU threads of torch, for the whole process until `close`; see `device.resolve_threads` for None.
+        threads: CPU threads of the network; see `device.resolve_threads` for None.
         lanes: the device's order of work; for tests.
 
     Attributes:
@@ -121,7 +124,6 @@ class Engine:
             self.plan(self.spec.input.size_hw)  # an impossible input size is refused here, not at the first frame
         except ModelError as error:
             raise UsageError("is too large", where=f"--input-size {input_size}", allowed=error.allowed) from error
-        self._threads_before = torch.get_num_threads()
         self.threads = resolve_threads(threads, self.device, self.spec)
         self._lanes = lanes or lanes_for(self.device, self.threads)
         self._preprocess = Preprocessor(self.spec.input, self.device)
@@ -135,12 +137,11 @@ class Engine:
             model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
             provider=provider, cache=cache or ModelCache(say=self._notes.append), samples=samples,
         )  # fmt: skip
-        self._backend = choose.make(backend, self._setting)
+        self._backend = self._computed(lambda: choose.make(backend, self._setting))
         self._safe: Backend | None = None
         self._slots = deque(_Slot() for _ in range(self.depth))
         self._batches: deque[_Batch] = deque()
         self._closed = False
-        torch.set_num_threads(self.threads)
 
     @property
     def backend(self) -> str:
@@ -207,7 +208,7 @@ class Engine:
     def prepare(self, size_hw: tuple[int, int]) -> None:
         """Do now what the first picture of `size_hw` would have to wait for: converting the network, or nothing."""
         if (planned := self._planned(size_hw)) is not None:
-            self._backend.prepare(planned)
+            self._computed(lambda: self._backend.prepare(planned))
 
     def use_fastest(
         self, size_hw: tuple[int, int], *, frames: float, needed_s: float, say: Callable[[str], None]
@@ -218,9 +219,13 @@ class Engine:
             frames, needed_s, say: see `choose.fastest`.
         """
         if (planned := self._planned(size_hw)) is not None:
-            self._backend = choose.fastest(
-                self._setting, self._backend, planned, frames=frames, needed_s=needed_s, say=say
+            self._backend = self._computed(
+                lambda: choose.fastest(self._setting, self._backend, planned, frames=frames, needed_s=needed_s, say=say)
             )
+
+    def _computed(self, work: Callable[[], T]) -> T:
+        """What `work` gives, done by the thread that runs the network."""
+        return self._lanes.start(Lane.COMPUTE, work).result()
 
     def _planned(self, size_hw: tuple[int, int]) -> tuple[int, int] | None:
         """Like `plan`; None for a size that is refused, which is for the frame to tell."""
@@ -234,20 +239,28 @@ class Engine:
         return self.plan(frame.size)
 
     def infer(self, frames: Sequence[Frame]) -> list[Depth]:
-        """Depth of each frame, computed on the calling thread; nothing may be pending."""
-        with self._lanes.in_line():
-            self.submit(frames)
+        """Depth of each frame; nothing may be pending."""
+        self.submit(frames)
         return [depth for _, depth in self.collect()]
 
-    def network_input(self, frame: Frame) -> Tensor:
-        """What the network gets for a frame, 1×3×h×w on the device; for measuring."""
-        picture = torch.tensor(frame.rgb, device=self.device)
-        return self._preprocess(picture, self.key(frame), self._backend.dtype, self._backend.memory_format)
+    def network_input(self, frame: Frame, *, count: int = 1) -> Tensor:
+        """What the network gets for a frame, `count` times, on the device; for measuring."""
+
+        def prepared() -> Tensor:
+            picture = torch.tensor(frame.rgb, device=self.device)
+            x = self._preprocess(picture, self.key(frame), self._backend.dtype, self._backend.memory_format)
+            return x.expand(count, -1, -1, -1).contiguous(memory_format=self._backend.memory_format)
+
+        return self._computed(prepared)
 
     def run_network(self, x: Tensor) -> Tensor:
         """The network's output for `x`, on the host; for measuring."""
-        with torch.inference_mode():
-            return self._backend(x).cpu()
+
+        def run() -> Tensor:
+            with torch.inference_mode():
+                return self._backend(x).cpu()
+
+        return self._computed(run)
 
     def submit(self, frames: Sequence[Frame]) -> None:
         """Start computing a batch whose frames have the same `key`.
@@ -284,8 +297,7 @@ class Engine:
         ]
 
     def close(self) -> None:
-        """Forget what is pending, release the device's memory and give torch its threads back. Idempotent."""
-        torch.set_num_threads(self._threads_before)  # of the calling thread: each has its own number
+        """Forget what is pending, release the device's memory and threads. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -394,13 +406,18 @@ class Engine:
         if self.precision == "fp32":
             raise self._not_finite(frame)
         if self._safe is None:
-            self._safe = Eager(placed(self.model.network, self.spec, self.device, "fp32"), "fp32", batch=1)
+            network = self._computed(lambda: placed(self.model.network, self.spec, self.device, "fp32"))
+            self._safe = Eager(network, "fp32", batch=1)
             self._notes.append(f"{self.spec.name} gave non-finite depth in {self.precision}: such frames use fp32")
         self._counters["precision_fallbacks"] += 1
+        return self._computed(lambda: self._in_fp32(frame, self._safe))
+
+    def _in_fp32(self, frame: Frame, safe: Backend | None) -> Tensor:
+        assert safe is not None
         with torch.inference_mode():
             picture = torch.tensor(frame.rgb, device=self.device)
-            x = self._preprocess(picture, self.key(frame), self._safe.dtype, self._safe.memory_format)
-            (output,) = self._compute([x], self._safe)
+            x = self._preprocess(picture, self.key(frame), safe.dtype, safe.memory_format)
+            (output,) = self._compute([x], safe)
             if not torch.isfinite(output).all():
                 raise self._not_finite(frame)
             return to_picture_size(output, frame.size, self.spec.upsample).cpu()

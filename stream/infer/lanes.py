@@ -5,12 +5,14 @@ reads a result only after that batch's event. In `Lanes` everything is finished 
 each step of a batch a thread, `CudaLanes` each kind of work a stream. The engine does not know which it has.
 """
 
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,11 +76,6 @@ class Lanes:
         future.set_result(work())
         return Task(future)
 
-    @contextmanager
-    def in_line(self) -> Iterator[None]:
-        """Steps started inside are done by the calling thread."""
-        yield
-
     def close(self) -> None:
         """Wait for what was started and release threads. Idempotent."""
 
@@ -119,12 +116,53 @@ class Lanes:
         return _Reached()
 
 
+class _Workers:
+    """A thread for each step, shared by all engines of the process.
+
+    OpenMP keeps a pool of threads for every thread that ever computed with it, and its threads no longer spin while
+    they wait for one another when all pools together are larger than the processor: with a second pool the Swin
+    transformer took 505 instead of 281 ms a frame on two cores. So one thread alone runs networks.
+    """
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._executors = {lane: ThreadPoolExecutor(1, thread_name_prefix=f"depthstream-{lane.value}") for lane in Lane}
+
+    def submit(self, lane: Lane, work: Callable[[], T], threads: int) -> "Future[T]":
+        def done() -> T:
+            if torch.get_num_threads() != threads:  # each thread's own
+                torch.set_num_threads(threads)
+            return work()
+
+        return self._executors[lane].submit(done)
+
+    def shutdown(self) -> None:
+        for executor in self._executors.values():
+            executor.shutdown(wait=True)
+
+
+@contextmanager
+def without_pool() -> Iterator[None]:
+    """torch works in the calling thread alone inside, so that it gets no pool of OpenMP's, see `_Workers`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_lock = threading.Lock()
+_shared: "weakref.ref[_Workers] | None" = None
+"""While any lanes use them."""
+
+
 class CpuLanes(Lanes):
     """A thread for each step, so that a core that the network leaves idle resizes the next frame's picture and the last
     one's depth: 5 of 24 ms a frame for `starter`.
 
     Args:
-        threads: torch's, of the thread that runs the network; the others have one.
+        threads: torch's, for the network; the other steps have one.
     """
 
     depth = len(Lane)
@@ -132,36 +170,41 @@ class CpuLanes(Lanes):
     def __init__(self, device: torch.device, threads: int) -> None:
         super().__init__(device)
         self._threads = {Lane.PREPARE: 1, Lane.COMPUTE: threads, Lane.FINISH: 1}
-        self._workers: dict[Lane, ThreadPoolExecutor] = {}
-        self._is_in_line = False
+        self._workers: _Workers | None = None
+        self._started: deque[Future[Any]] = deque(maxlen=len(Lane) * (self.depth + 1))
 
     def start(self, lane: Lane, work: Callable[[], T]) -> Task[T]:
         """See `Lanes`; steps of the same lane are done in the order in which they were started."""
-        if self._is_in_line:
-            return super().start(lane, work)
-        if lane not in self._workers:
-            # torch's number of threads is each thread's own.
-            initializer = partial(torch.set_num_threads, self._threads[lane])
-            name = f"depthstream-{lane.value}"
-            self._workers[lane] = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=initializer)
-        return Task(self._workers[lane].submit(work))
-
-    @contextmanager
-    def in_line(self) -> Iterator[None]:
-        """See `Lanes`."""
-        self._is_in_line = True
-        try:
-            yield
-        finally:
-            self._is_in_line = False
+        future = self._acquired().submit(lane, work, self._threads[lane])
+        self._started.append(future)
+        return Task(future)
 
     def close(self) -> None:
         """See `Lanes`; what has not begun is not done."""
-        for worker in self._workers.values():
-            worker.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers.values():
-            worker.shutdown(wait=True)
-        self._workers.clear()
+        for future in self._started:
+            future.cancel()
+        wait(self._started)
+        self._started.clear()
+        with _lock:
+            workers, self._workers = self._workers, None
+            if workers is None:
+                return
+            workers.users -= 1
+            is_last = not workers.users
+        if is_last:
+            workers.shutdown()
+
+    def _acquired(self) -> _Workers:
+        global _shared
+        if self._workers is None:
+            with _lock:
+                workers = None if _shared is None else _shared()
+                if workers is None or not workers.users:
+                    workers = _Workers()
+                    _shared = weakref.ref(workers)
+                workers.users += 1
+                self._workers = workers
+        return self._workers
 
 
 class CudaLanes(Lanes):
