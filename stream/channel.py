@@ -110,6 +110,11 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return item
 
+    @property
+    def is_closed(self) -> bool:
+        """Nothing more will be put; what is queued may still be there."""
+        return self._closed
+
     def close(self) -> None:
         """End of stream: nothing more is put; the reader drains what is queued. Idempotent."""
         with self._changed:

@@ -5,8 +5,10 @@ an error), stdout for programs (`--json`).
 """
 
 import json
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -330,7 +332,16 @@ def probe(
 
 def main() -> NoReturn:
     """Entry point: every error becomes one line on stderr and the right exit code."""
-    sys.exit(invoke(sys.argv[1:]))
+    code = invoke(sys.argv[1:])
+    if any(thread.name.startswith("depthstream-") for thread in threading.enumerate()):
+        # Stuck in a driver, a network call or a large model, and said so: Python would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+_ADDRESS = re.compile(r"(?!cam:)[\w.\[\]:-]*:\d+|(\d{1,3}\.){3}\d{1,3}|localhost")
 
 
 def _with_address(arguments: list[str]) -> list[str]:
@@ -340,7 +351,7 @@ def _with_address(arguments: list[str]) -> list[str]:
     given = list(arguments)
     if "--serve" in given:
         after = given.index("--serve") + 1
-        if after == len(given) or not re.fullmatch(r"[\w.\[\]:-]*:\d+", given[after]):
+        if after == len(given) or not _ADDRESS.fullmatch(given[after]):
             given[after - 1] = f"--serve={DEFAULT_SERVE}"
     return given
 

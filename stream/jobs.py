@@ -117,6 +117,8 @@ def load_engine(
         raise UsageError(
             f"{spec.name} runs in {runtime} alone", where=f"--backend {backend}", allowed=f"auto, {runtime}"
         )
+    if backend == "auto" and asked.precision == "int8":
+        backend = "openvino"
     if backend not in ("auto", "torch") and asked.target_fps is not None:
         hint = "--target-fps changes the inference size, which every backend but torch takes long to follow"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
@@ -131,7 +133,7 @@ def load_engine(
             on_note=on_note,
         )
     if backend == "auto" or runtime != "torch":
-        backend = "openvino" if asked.precision == "int8" else "torch"
+        backend = "torch"
     return Engine(
         model,
         device=asked.device,
@@ -161,8 +163,7 @@ def _prepare(config: Config, engine: "Engine", info: SourceInfo, say: Callable[[
     is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
     if is_free and engine.may_change:
         frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
-        needed_s = 1 / float(info.rate or 30) if info.is_live else 0.0
-        engine.use_fastest(info.size, frames=frames, needed_s=needed_s, say=say)
+        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=say)
     if engine.backend != "torch" and engine.may_change:
         say(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
     engine.prepare(info.size)
@@ -201,24 +202,28 @@ def run_config(
         renderer, sinks = build_renderer(config, outputs, kind), build_sinks(config, outputs)
         target_fps = config.inference.target_fps
         switching: Switching | None = None
+        viewers_choose: Switching | None = None
         if target_fps is not None:
-            switching = Adaptive(engines, target_fps=target_fps, say=say)
+            switching = Adaptive(engines, target_fps=target_fps, say=on_note or say)
         elif len(engines) > 1:
-            switching = Switching(engines)
+            switching = viewers_choose = Switching(engines)
         inference, queue = switching or _inference(config, source, engines[0]), max(QUEUE, config.inference.batch)
         previews: list[Preview] = []
         if outputs.preview:
             from stream.sinks.window import WindowSink
 
-            previews.append(build_preview(config, outputs, kind, models=switching, say=say))
+            previews.append(build_preview(config, outputs, kind, models=viewers_choose, say=say))
             sinks.append(WindowSink(controls=previews[-1]))
         if config.output.serve is not None:
             from stream.sinks.browser import BrowserSink, parse_address
 
-            address = parse_address(config.output.serve)
-            page = build_preview(config, outputs, kind, models=switching, say=say, writes_text=False)
+            address, announce = parse_address(config.output.serve), on_note or (lambda _note: None)
+            if config.output.quiet and not address.is_loopback and config.output.serve_token is None:
+                hint = "add --serve-token, or leave --quiet out"
+                raise ConfigError("nobody would be told the token", where="--serve", hint=hint)
+            page = build_preview(config, outputs, kind, models=viewers_choose, say=say, writes_text=False)
             previews.append(page)
-            sinks.append(BrowserSink(address, controls=page, token=config.output.serve_token, say=say))
+            sinks.append(BrowserSink(address, controls=page, token=config.output.serve_token, say=announce))
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
         for preview in previews:
             preview.metrics, preview.log = pipeline.metrics, lambda: source.log
@@ -238,7 +243,7 @@ def _model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
         )
     if adaptive and config.model.input_size is not None:
         raise UsageError("chooses the inference size itself", where="--target-fps", hint="leave --input-size out")
-    if also and not outputs.preview and not adaptive:
+    if also and not outputs.preview and config.output.serve is None and not adaptive:
         hint = "`depthstream compare` puts them side by side"
         raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
     names = [config.model.name or "", *(text.partition("=")[0] for text in also)]

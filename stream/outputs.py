@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stream.config import Config
-from stream.errors import ConfigError, OutputError
+from stream.errors import ConfigError, OutputError, UsageError
 from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.sinks.base import Sink
 
@@ -93,6 +93,10 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
     from stream.sinks.naming import check_output, check_partial
 
     output = config.output
+    if output.serve_token is not None and output.serve is None:
+        raise ConfigError("is for --serve", where="--serve-token", hint="add --serve, or leave it out")
+    if output.virtual_camera_device is not None and not output.virtual_camera:
+        raise ConfigError("is for --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera")
     shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
     path = output.path or (None if shown_live else default_output(info))
     kind = OutputKind.NONE if path is None else output_kind(path)
@@ -341,8 +345,12 @@ def build_preview(
     chosen = config.output
 
     def record(path: Path) -> Sink:
-        codecs = {"codec": chosen.codec, "crf": chosen.crf, "preset": chosen.preset}
-        return VideoSink(path, audio=AudioPolicy.NONE, **codecs)  # type: ignore[arg-type]
+        try:
+            return VideoSink(
+                path, audio=AudioPolicy.NONE, codec=chosen.codec, crf=chosen.crf, preset=chosen.preset
+            )  # fmt: skip
+        except UsageError:  # they are for an OUT of another kind
+            return VideoSink(path, audio=AudioPolicy.NONE)
 
     alone = replace(plan, path=None, preview=True)  # a picture beside its depth, whatever layout files get
     return Preview(

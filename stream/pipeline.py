@@ -145,13 +145,15 @@ class Pipeline:
                     result = self.stages.get(POLL_S)
                 except TimeoutError:
                     result = None
+                    if self.stages.gave_up:
+                        return
                 except Closed:
                     return
                 finally:
                     waited_s += clock() - asked
                 if result is not None:
                     self._output(*result)
-                elif not self.stages.stopped_early:
+                elif not self.stages.stopped_early and not self.stages.has_captured_all:
                     self._raise_if_frozen(start)
                 for sink in self.sinks:
                     poll = getattr(sink, "poll", None)
@@ -180,7 +182,7 @@ class Pipeline:
             accepted = sink.write(frame, depth, image)
             self._accepted[number] += 1
             if not sink.is_lossless:
-                shown = accepted
+                shown = bool(shown) or accepted
         self.metrics.written += 1
         if shown is not None:
             self.metrics.shown += shown

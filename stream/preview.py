@@ -6,7 +6,9 @@ Invariant: everything here runs on the pipeline's own thread, and nothing a view
 import io
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stream.capture.base import CaptureLog
-from stream.errors import ConfigError, SinkError
+from stream.errors import ConfigError, SinkError, StreamError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo
 from stream.media import cv2
 from stream.metrics import Metrics
@@ -27,6 +29,7 @@ from stream.render.renderer import Renderer
 from stream.sinks.base import Sink
 
 MESSAGE_S = 4.0
+REDRAW_S = 0.5
 ALPHA_STEP = 0.1
 
 
@@ -126,6 +129,7 @@ class Preview:
         self._recording: Sink | None = None
         self._message, self._message_until_s = "press ? for help" if writes_text else "", clock() + MESSAGE_S
         self._changed = self._restyled = False
+        self._waiting, self._drawn_s = "", 0.0
 
     @property
     def is_recording(self) -> bool:
@@ -145,15 +149,21 @@ class Preview:
         if self._recording is not None or not self.frozen:
             image = self.renderer.render(frame, depth)
             if self._recording is not None:
-                self._record(self._recording, frame, depth, image)
+                with self._told():
+                    self._record(self._recording, frame, depth, image)
             if not self.frozen:
                 self._result, self._rendered, self._restyled = (frame, depth), image, False
         return None if self.frozen else self._drawn()
 
     def refresh(self) -> RgbImage | None:
         """The picture on show once more, where an action or the end of a message changed it since; else None."""
-        if self._message and self._clock() >= self._message_until_s:
+        now_s = self._clock()
+        if self._message and now_s >= self._message_until_s:
             self._message, self._changed = "", True
+        if self._writes_text and (waiting := self.log().waiting) != self._waiting:
+            self._waiting, self._changed = waiting, True
+        if self._writes_text and self.shows_hud and now_s - self._drawn_s >= REDRAW_S:
+            self._changed = True  # the numbers go on while no picture comes
         if not self._changed or self._result is None:
             return None
         if self._restyled:
@@ -161,13 +171,21 @@ class Preview:
         return self._drawn()
 
     def do(self, action: Action) -> None:
-        """Carry out what a viewer asked for.
-
-        Raises:
-            SinkError: a snapshot or a recording cannot be written.
-            OutputError: a recording cannot be created.
-        """
+        """Carry out what a viewer asked for; what fails (a full disk) is told, and ends nothing else."""
         self._changed = True
+        with self._told():
+            self._do(action)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """A viewer's snapshot or recording that cannot be written is the viewer's to know of, not the run's end."""
+        try:
+            yield
+        except StreamError as error:
+            self._say(str(error))
+            self.tell(str(error))
+
+    def _do(self, action: Action) -> None:
         match action:
             case Action.FREEZE:
                 self.frozen = not self.frozen
@@ -309,7 +327,11 @@ class Preview:
         self._message, self._message_until_s, self._changed = message, self._clock() + MESSAGE_S, True
 
     def close(self) -> None:
-        """Complete a running recording; one that holds nothing leaves nothing."""
+        """Complete a running recording; one that holds nothing leaves nothing. What fails is told."""
+        with self._told():
+            self._end_recording()
+
+    def _end_recording(self) -> None:
         recording, self._recording = self._recording, None
         if recording is None:
             return
@@ -374,11 +396,12 @@ class Preview:
             return None
         if not self._writes_text:
             return self._rendered
+        self._drawn_s = self._clock()
         picture = self._rendered.copy()
         self._mark(picture)
         write_lines(picture, HELP if self.shows_help else self.numbers() if self.shows_hud else [])
-        if self._message:
-            write_lines(picture, [self._message], at_bottom=True)
+        if bottom := self._waiting or self._message:
+            write_lines(picture, [bottom], at_bottom=True)
         if self._recording is not None:
             recording_dot(picture)
         return picture
@@ -402,12 +425,13 @@ class Preview:
     def _toggle_recording(self) -> None:
         if self._recording is not None:
             done, count = self._recording, self._recorded
-            self.close()
+            self._end_recording()
             self.tell(f"recorded {Path(done.outputs[0]).name}" if count else "nothing was recorded")
         elif self._make_recording is not None and self._info is not None and self._result is not None:
             path = self._free(".mp4")
             recording = self._make_recording(path)
-            recording.open(self._info, self.output_size(self._result[0].size))
+            # As live: it starts when the viewer says so, not at the file's time.
+            recording.open(replace(self._info, is_live=True), self.output_size(self._result[0].size))
             self._recording, self._recorded = recording, 0
             self.tell(f"recording {path.name}")
 
@@ -426,7 +450,8 @@ class Preview:
                 np.save(file, depth.values)
             partial.rename(path.with_suffix(".npy"))
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise SinkError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
         self._say(f"saved {path} and {path.stem}.npy")
         self.tell(f"saved {path.name} and .npy")

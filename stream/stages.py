@@ -18,8 +18,9 @@ from stream.metrics import Metrics, StageTime
 
 Result = tuple[Frame, Depth]
 
-JOIN_DEADLINE_S = 2.0
-"""How long the capture thread may take to notice that it should stop before it is abandoned."""
+JOIN_DEADLINE_S = 1.0
+"""How long the threads together may take to notice that they should stop before they are abandoned: a reader can be
+stuck in a driver, and a large model takes seconds for a frame."""
 
 
 class Inference(Protocol):
@@ -58,6 +59,7 @@ class Stages:
         """Frames the model cannot take."""
         self.abandoned: list[str] = []
         self._stop = threading.Event()
+        self._stopped_s: float | None = None
         self._busy_s: dict[str, float] = {}
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
@@ -82,8 +84,15 @@ class Stages:
         """
         return self.results.get(timeout_s)
 
+    @property
+    def gave_up(self) -> bool:
+        """Stopped early, longer than half of `JOIN_DEADLINE_S` ago: what is still being computed is not waited for."""
+        return self._stopped_s is not None and time.monotonic() - self._stopped_s > JOIN_DEADLINE_S / 2
+
     def stop(self) -> None:
         """End early: read nothing more, infer nothing that still waits; results that wait are still delivered."""
+        if self._stopped_s is None:
+            self._stopped_s = time.monotonic()
         self._stop.set()
         self.source.interrupt()
         self.frames.close()
@@ -108,9 +117,9 @@ class Stages:
             return
         self.stop()
         self.results.close()
-        for thread, patience_s in ((inference, None), (capture, JOIN_DEADLINE_S)):
-            deadline = None if patience_s is None else time.monotonic() + patience_s
-            while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+        deadline = time.monotonic() + JOIN_DEADLINE_S
+        for thread in (inference, capture):
+            while thread.is_alive() and time.monotonic() < deadline:
                 thread.join(0.1)
             if thread.is_alive() and thread.name not in self.abandoned:
                 self.abandoned.append(thread.name)
@@ -119,6 +128,11 @@ class Stages:
     def stopped_early(self) -> bool:
         """True after `stop` or `fail`."""
         return self._stop.is_set()
+
+    @property
+    def has_captured_all(self) -> bool:
+        """The source has ended; what was captured may still be on its way."""
+        return self.frames.is_closed
 
     def times(self) -> dict[str, StageTime]:
         """Seconds each thread was busy and waited, up to now."""

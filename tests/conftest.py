@@ -1,5 +1,6 @@
 """What every test shares: no test may leave a pipeline thread behind, or use the user's cache of exported models."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ def no_thread_left() -> Iterator[None]:
     """Fail a test after which a new thread is still alive two seconds later."""
     before = set(threading.enumerate())
     yield
+    if _left(before):
+        gc.collect()  # an engine that a caught exception's traceback keeps, and its threads
     deadline = time.monotonic() + 2
     while (left := _left(before)) and time.monotonic() < deadline:
         left[0].join(0.05)

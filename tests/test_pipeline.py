@@ -203,6 +203,55 @@ def test_a_reader_stuck_in_a_driver_is_abandoned_and_named(monkeypatch: pytest.M
     stuck.set()
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_model_that_takes_long_does_not_hold_up_ctrl_c(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.stages.JOIN_DEADLINE_S", 0.1)
+    busy, may_end = threading.Event(), threading.Event()
+
+    def model(moment: str, index: int) -> None:
+        if moment == "frame" and index >= 3:
+            busy.set()
+            may_end.wait(20)
+
+    def look(_progress: Progress) -> None:
+        if busy.is_set() and pipeline.metrics.written:
+            signal.raise_signal(signal.SIGINT)
+            busy.clear()
+
+    source, sink = ScriptedSource(1000, live=live), RecordingSink()
+    inference = ScriptedInference(hook=model)
+    pipeline = Pipeline(source, inference, ScriptedRenderer(), [sink], on_progress=look)
+    outcome = pipeline.run()
+    assert not may_end.is_set()  # it came back while the model was still at it
+    assert pipeline.stages.abandoned == ["depthstream-inference"]
+    assert outcome is (Outcome.DONE if live else Outcome.INTERRUPTED)
+    assert sink.endings == ["finish" if live else "keep_partial"]
+    assert sink.indices
+    may_end.set()
+
+
+def test_a_good_end_is_not_taken_for_a_frozen_camera() -> None:
+    now, may_end = [0.0], threading.Event()
+
+    def model(moment: str, index: int) -> None:
+        if moment == "frame" and index == 1:
+            assert may_end.wait(20)
+
+    def look(progress: Progress) -> None:
+        if pipeline.stages.has_captured_all:
+            now[0] += 30.0
+            may_end.set()
+
+    source, sink = ScriptedSource(2), RecordingSink()
+    source.silence_limit_s = 10.0  # type: ignore[attr-defined]
+    pipeline = Pipeline(
+        source, ScriptedInference(hook=model), ScriptedRenderer(), [sink], metrics=Metrics(clock=lambda: now[0]),
+        on_progress=look,
+    )  # fmt: skip
+    assert pipeline.run() is Outcome.DONE
+    assert sink.indices == [0, 1]
+
+
 def test_a_camera_that_freezes_is_given_up_and_its_recording_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream.stages.JOIN_DEADLINE_S", 0.05)
     stuck, now = threading.Event(), [0.0]

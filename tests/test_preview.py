@@ -1,5 +1,6 @@
 """What a viewer of the preview can do, through a stand-in for the window."""
 
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from stream.capture.base import CaptureLog
 from stream.errors import SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.metrics import Metrics
-from stream.preview import HELP, KEYS, MESSAGE_S, Action, Preview
+from stream.preview import HELP, KEYS, MESSAGE_S, REDRAW_S, Action, Preview
 from stream.render.layout import GAP_PX, Layout
 from stream.render.range import FixedRange
 from stream.render.renderer import Renderer
@@ -278,7 +279,7 @@ def test_a_recording_without_a_picture_leaves_nothing(viewer: Viewer, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_that_breaks_is_kept_and_ends_the_run(
+def test_a_recording_that_breaks_is_kept_and_told_and_ends_nothing_else(
     viewer: Viewer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     viewer.press("r")
@@ -289,9 +290,65 @@ def test_a_recording_that_breaks_is_kept_and_ends_the_run(
         raise SinkError("no space left on device", where="x.mp4")
 
     monkeypatch.setattr(VideoSink, "write", full)
-    with pytest.raises(SinkError, match="no space"):
-        viewer.see(4)
-    viewer.sink.keep_partial("no space")
+    assert viewer.see(4)
+    assert not viewer.preview.is_recording
+    assert "x.mp4: no space left on device" in viewer.said
+    viewer.sink.finish()
     (kept,) = tmp_path.iterdir()
     assert kept.name.endswith(".partial.mp4")
     assert len(video_times(kept)) == 3
+
+
+@pytest.mark.parametrize("key", ["s", "r"])
+def test_a_folder_that_cannot_be_written_is_told_and_ends_nothing(tmp_path: Path, key: str) -> None:
+    viewer = Viewer(tmp_path / "absent" / "folder")
+    (tmp_path / "absent").write_text("a file")
+    viewer.see()
+    viewer.window.keys.append(key)
+    viewer.sink.poll()
+    assert len(viewer.said) == 1
+    assert viewer.see(1)
+    assert not viewer.preview.is_recording
+
+
+def test_an_outage_is_shown_while_it_lasts(viewer: Viewer) -> None:
+    before = viewer.window.shown[-1]
+    log = CaptureLog()
+    viewer.preview.log = lambda: log
+    log.waiting = "reconnecting (1)"
+    viewer.sink.poll()
+    assert not np.array_equal(viewer.window.shown[-1], before)
+    log.waiting = ""
+    viewer.sink.poll()
+    assert np.array_equal(viewer.window.shown[-1], before)
+
+
+def test_the_numbers_go_on_while_no_picture_comes(viewer: Viewer) -> None:
+    viewer.preview.metrics = Metrics()
+    viewer.press("h")
+    shown = len(viewer.window.shown)
+    for _ in range(4):
+        viewer.now += REDRAW_S
+        viewer.sink.poll()
+    assert len(viewer.window.shown) == shown + 4
+
+
+def test_a_new_range_reaches_a_frozen_picture(viewer: Viewer) -> None:
+    viewer.press(" ")
+    before = viewer.window.shown[-1].copy()
+    viewer.preview.command("range", "0:100")
+    viewer.press("x")
+    after = viewer.window.shown[-1]
+    assert after.max() < before.max()
+
+
+def test_a_recording_of_a_file_starts_at_zero(tmp_path: Path) -> None:
+    viewer = Viewer(tmp_path)
+    viewer.preview.open(replace(INFO, is_live=False, kind=SourceKind.VIDEO))
+    for index in range(15000, 15010):
+        viewer.see(index)
+        if index == 15000:
+            viewer.press("r")
+    viewer.press("r")
+    (path,) = tmp_path.glob("*.mp4")
+    assert video_times(path)[0][0] == 0

@@ -1,5 +1,6 @@
 """The live page's server: who gets what, and what it refuses; over real connections to 127.0.0.1."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 
 import stream
+from stream.capture.base import CaptureLog
 from stream.cli import invoke
 from stream.errors import MissingExtraError, SinkError, UsageError
 from stream.frames import Depth, DepthKind, Frame, SourceInfo, SourceKind
 from stream.metrics import Metrics
+from stream.pipeline import Pipeline
 from stream.preview import Preview
 from stream.render.layout import Layout
 from stream.render.range import EmaRange
@@ -27,6 +30,7 @@ from stream.render.renderer import Renderer
 from stream.sinks import browser
 from stream.sinks.browser import MAX_BODY_BYTES, MAX_VIEWERS, MAX_WAITING_COMMANDS, Address, BrowserSink, parse_address
 from stream.sinks.video import VideoSink
+from tests.fakes import ScriptedInference, ScriptedSource
 
 SIZE = (48, 64)
 WAIT_S = 20.0
@@ -402,3 +406,70 @@ def test_serve_may_stand_alone(arguments: list[str], capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "serve: 127.0.0.1:" in out
     assert "source: pattern:testsrc2" in out
+
+
+def test_what_a_stalled_source_waits_for_is_told(live: Live) -> None:
+    log = CaptureLog()
+    live.preview.log = lambda: log
+    live.feed()
+    log.waiting = "reconnecting (2)"
+
+    def told() -> bool:
+        live.sink.poll()
+        return bool(live.sink._answer_state()["waiting"] == "reconnecting (2)")
+
+    until(told, "the outage")
+
+
+def test_connections_that_say_nothing_are_dropped(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(socket.create_connection(("127.0.0.1", live.port))) for _ in range(3)]
+        for connection in silent:
+            connection.settimeout(WAIT_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    assert live.client.get("/").status_code == 200
+
+
+def test_deeply_nested_json_is_refused(live: Live) -> None:
+    answer = live.client.post("/command", content=b"[" * 4000, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert not live.sink.notes
+
+
+def test_a_picture_shown_in_a_window_is_shown_though_nobody_browses() -> None:
+    class Shows:
+        is_lossless, needs_image, outputs = False, False, ()
+
+        def __init__(self, answer: bool) -> None:
+            self.answer = answer
+
+        def open(self, *_args: object) -> None: ...
+        def finish(self) -> None: ...
+
+        def write(self, *_args: object) -> bool:
+            return self.answer
+
+    renderer = Renderer(layout=Layout.SIDE, colormap="inferno", range_policy=EmaRange())
+    sinks: list[Any] = [Shows(True), Shows(False)]
+    pipeline = Pipeline(ScriptedSource(5), ScriptedInference(), renderer, sinks)
+    pipeline.run()
+    assert (pipeline.metrics.shown, pipeline.metrics.not_shown) == (5, 0)
+
+
+def test_a_token_that_nobody_would_be_told_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "pattern:testsrc", "--serve", "0.0.0.0:0", "--quiet", "--max-frames", "1"]) == 2
+    assert "--serve: nobody would be told the token; add --serve-token" in capsys.readouterr().err
+
+
+def test_the_token_is_not_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "pattern:testsrc", "--serve", "0.0.0.0:0", "--serve-token", "a-long-secret"]
+    assert invoke([*arguments, "--max-frames", "2", "--report", str(tmp_path / "r.json")]) == 0
+    assert "a-long-secret" in capsys.readouterr().err
+    assert "a-long-secret" not in (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.parametrize("options", [["--serve-token", "12345678"], ["--virtual-camera-device", "x"]])
+def test_options_of_what_was_not_asked_for_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "pattern:testsrc", *options]) == 2
+    assert f"{options[0]}: is for --" in capsys.readouterr().err

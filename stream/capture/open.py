@@ -7,9 +7,13 @@ options that the source cannot honour rather than ignore them.
 import glob
 import math
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -194,15 +198,24 @@ def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
     from stream.capture.camera import CameraSource
 
     _refuse(options, "a camera", "rate", "start_s")
-    return CameraSource(
-        int(parsed.value) if parsed.value.isdecimal() else parsed.value,
-        size_hw=options.camera_size_hw,
-        rate=options.camera_rate,
-        fourcc=options.camera_fourcc,
-        read_timeout_s=options.read_timeout_s,
-        end_s=options.end_s,
-        max_frames=options.max_frames,
-    )
+
+    def opened(_within_s: float = 0.0) -> Source:
+        return CameraSource(
+            int(parsed.value) if parsed.value.isdecimal() else parsed.value,
+            size_hw=options.camera_size_hw,
+            rate=options.camera_rate,
+            fourcc=options.camera_fourcc,
+            read_timeout_s=options.read_timeout_s,
+            end_s=options.end_s,
+            max_frames=options.max_frames,
+        )
+
+    limited = options.end_s is not None or options.max_frames is not None
+    if not options.reconnect_for_s or limited:
+        return opened()
+    from stream.capture.reconnect import ReconnectingSource
+
+    return ReconnectingSource(opened(), opened, give_up_after_s=options.reconnect_for_s, ends=True)
 
 
 def _open_pattern(name: str, options: SourceOptions) -> Source:
@@ -224,14 +237,17 @@ def _open_network(url: str, options: SourceOptions) -> Source:
     from stream.capture.network import Liveness, open_network
 
     _refuse(options, "a network source", "rate")
-    source = open_network(
-        url,
-        live=Liveness(options.live),
-        open_timeout_s=options.open_timeout_s,
-        read_timeout_s=options.read_timeout_s,
-        start_s=options.start_s,
-        end_s=options.end_s,
-        max_frames=options.max_frames,
+    source = _interruptible(
+        partial(
+            open_network,
+            url,
+            live=Liveness(options.live),
+            open_timeout_s=options.open_timeout_s,
+            read_timeout_s=options.read_timeout_s,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            max_frames=options.max_frames,
+        )
     )
     if not source.info.is_live:
         return source
@@ -241,6 +257,32 @@ def _open_network(url: str, options: SourceOptions) -> Source:
         source.close()
         raise
     return _lasting(source, url, options) if options.reconnect_for_s else source
+
+
+def _interruptible(work: Callable[[], Source]) -> Source:
+    """What `work` opens; Ctrl-C ends the waiting at once, and leaves a thread that ends with its time limit."""
+    opened: Future[Source] = Future()
+
+    def run() -> None:
+        try:
+            opened.set_result(work())
+        except BaseException as error:  # noqa: BLE001  handed to the caller, who re-raises it
+            opened.set_exception(error)
+
+    threading.Thread(target=run, name="depthstream-open", daemon=True).start()
+    try:
+        while True:
+            done, _ = wait([opened], 0.1)  # one without end would not see Ctrl-C on every system
+            if done:
+                return opened.result()
+    except KeyboardInterrupt:
+        opened.add_done_callback(_close_late)
+        raise
+
+
+def _close_late(opened: "Future[Source]") -> None:
+    if opened.exception() is None:
+        opened.result().close()
 
 
 def _lasting(source: Source, url: str, options: SourceOptions) -> Source:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from stream.capture.base import CaptureLog, Source
-from stream.errors import SourceError
+from stream.errors import SourceError, SourceNotFoundError, StreamError
 from stream.frames import Frame
 
 MIN_OPEN_S = 0.5  # for the last attempt too
@@ -57,6 +57,7 @@ class ReconnectingSource:
         self._stopped = threading.Event()
         self._past, self._now = CaptureLog(), opened.log
         self._last: Frame | None = None
+        self._is_away = False
 
     @property
     def log(self) -> CaptureLog:
@@ -67,12 +68,12 @@ class ReconnectingSource:
         """Yield frames until the end of the stream, `interrupt`, `max_frames`, or too long an interruption."""
         delivered = 0
         while True:
-            failure: SourceError | None = None
+            failure: StreamError | None = None
             joined = self._last
             first: Frame | None = None
             try:
                 for frame in self._source:
-                    first = first or frame
+                    first, self._is_away = first or frame, False
                     self._last = _continued(frame, first, joined, self._last)
                     yield self._last
                     delivered += 1
@@ -85,6 +86,11 @@ class ReconnectingSource:
             if not self._come_back(failure):
                 return
 
+    @property
+    def silence_limit_s(self) -> float | None:
+        """Of the source; None while it is away, and until its first picture after that."""
+        return None if self._is_away else getattr(self._source, "silence_limit_s", None)
+
     def interrupt(self) -> None:
         """See `Source`; also ends the wait between two attempts."""
         self._stopped.set()
@@ -95,8 +101,9 @@ class ReconnectingSource:
         self._stopped.set()
         self._source.close()
 
-    def _come_back(self, failure: SourceError | None) -> bool:
+    def _come_back(self, failure: StreamError | None) -> bool:
         """Open the source again; False when interrupted, or when it had ended and stayed away."""
+        self._is_away = True
         self._source.close()
         past = self._past = self._past.plus(self._now)
         self._now = CaptureLog()
@@ -120,7 +127,7 @@ class ReconnectingSource:
                 return False
             try:
                 source = self._reopen(max(MIN_OPEN_S, limit_s - (self._clock() - lost)))
-            except SourceError as error:
+            except (SourceError, SourceNotFoundError) as error:  # an unplugged camera is not found
                 failure = failure and error
                 continue
             self._source, self._now = source, source.log
@@ -129,7 +136,7 @@ class ReconnectingSource:
             return not self._stopped.is_set()  # `interrupt` may have met the old one
 
 
-def _why(failure: SourceError | None) -> str:
+def _why(failure: StreamError | None) -> str:
     return "it ended" if failure is None else failure.what
 
 

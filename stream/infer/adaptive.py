@@ -18,6 +18,8 @@ SETTLE = 8
 """Frames at a step before it is judged; the first is not counted, as buffers are made then."""
 TOO_SLOW, ROOM = 1.05, 0.75
 """Step down when a frame takes more than this share of the time it may take; up when the next step would take less."""
+FORGETTING = 0.5
+"""What a step took when it was too slow is taken for so much less when its time is over: a hopeless one stays out."""
 FIRST_PATIENCE_S, MAX_PATIENCE_S = 10.0, 320.0
 
 
@@ -120,8 +122,9 @@ class QualityControl:
         above = self.at + 1
         if above == len(self.ladder) or self._clock() < self._not_before_s.get(above, -math.inf):
             return self.at
-        if above in self._not_before_s:  # what it took then is old: the machine may have less to do now
-            self._mean_s.pop(above, None)
+        if above in self._not_before_s:  # the machine may have less to do now
+            if above in self._mean_s:
+                self._mean_s[above] *= FORGETTING
             del self._not_before_s[above]
         seconds = self.predicted_s(above)
         return above if seconds is None or seconds <= ROOM * self._allowed_s else self.at

@@ -6,6 +6,7 @@ Invariant: every batch submitted is collected once, in order, and what comes out
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -137,7 +138,11 @@ class Engine:
             model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
             provider=provider, cache=cache or ModelCache(say=self._notes.append), samples=samples,
         )  # fmt: skip
-        self._backend = self._computed(lambda: choose.make(backend, self._setting))
+        try:
+            self._backend = self._computed(lambda: choose.make(backend, self._setting))
+        except BaseException:
+            self._lanes.close()
+            raise
         self._safe: Backend | None = None
         self._slots = deque(_Slot() for _ in range(self.depth))
         self._batches: deque[_Batch] = deque()
@@ -211,17 +216,16 @@ class Engine:
             self._computed(lambda: self._backend.prepare(planned))
 
     def use_fastest(
-        self, size_hw: tuple[int, int], *, frames: float, needed_s: float, say: Callable[[str], None]
+        self, size_hw: tuple[int, int], *, frames: float, may_measure: bool = True, say: Callable[[str], None]
     ) -> None:
         """Change to the backend that is fastest for pictures of `size_hw`; nothing may be pending.
 
         Args:
-            frames, needed_s, say: see `choose.fastest`.
+            frames, may_measure, say: see `choose.fastest`.
         """
         if (planned := self._planned(size_hw)) is not None:
-            self._backend = self._computed(
-                lambda: choose.fastest(self._setting, self._backend, planned, frames=frames, needed_s=needed_s, say=say)
-            )
+            choice = partial(choose.fastest, self._setting, self._backend, planned, frames=frames, say=say)
+            self._backend = self._computed(lambda: choice(may_measure=may_measure))
 
     def _computed(self, work: Callable[[], T]) -> T:
         """What `work` gives, done by the thread that runs the network."""

@@ -136,9 +136,9 @@ class _Workers:
 
         return self._executors[lane].submit(done)
 
-    def shutdown(self) -> None:
+    def shutdown(self, *, wait: bool) -> None:
         for executor in self._executors.values():
-            executor.shutdown(wait=True)
+            executor.shutdown(wait=wait)
 
 
 @contextmanager
@@ -152,6 +152,8 @@ def without_pool() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_PATIENCE_S = 0.5
+"""A large network takes seconds for a frame, and converting one minutes: Ctrl-C does not wait for them."""
 _lock = threading.Lock()
 _shared: "weakref.ref[_Workers] | None" = None
 """While any lanes use them."""
@@ -180,10 +182,10 @@ class CpuLanes(Lanes):
         return Task(future)
 
     def close(self) -> None:
-        """See `Lanes`; what has not begun is not done."""
+        """See `Lanes`; what has not begun is not done, and what takes longer than `_PATIENCE_S` ends by itself."""
         for future in self._started:
             future.cancel()
-        wait(self._started)
+        is_idle = not wait(self._started, _PATIENCE_S).not_done
         self._started.clear()
         with _lock:
             workers, self._workers = self._workers, None
@@ -192,7 +194,7 @@ class CpuLanes(Lanes):
             workers.users -= 1
             is_last = not workers.users
         if is_last:
-            workers.shutdown()
+            workers.shutdown(wait=is_idle)
 
     def _acquired(self) -> _Workers:
         global _shared

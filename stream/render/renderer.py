@@ -33,7 +33,6 @@ class Renderer:
     def __init__(self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = 0.6) -> None:
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
         self._model = ""
-        self._range: Range | None = None
         self.current_range: Range | None = None
         """What the last picture mapped to the ends of its colormap, in the model's own units (metres, or disparity), as
         it can be typed after `--range`; None before the first."""
@@ -58,6 +57,16 @@ class Renderer:
         if not 0 <= value <= 1:
             raise ConfigError(f"{value} is no weight", where="--alpha", allowed="0 to 1")
         self._alpha = value
+
+    @property
+    def range_policy(self) -> RangePolicy:
+        """What maps to the ends of the colormap."""
+        return self._range_policy
+
+    @range_policy.setter
+    def range_policy(self, policy: RangePolicy) -> None:
+        self._range_policy = policy
+        self._range: Range | None = None  # of the old policy
 
     def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what `render` returns for frames of `size_hw`."""

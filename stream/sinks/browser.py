@@ -9,11 +9,13 @@ small and few, no file name comes from a client, and an error says nothing about
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import json
 import secrets
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ MAX_WAITING_COMMANDS = 64
 JPEG_QUALITY = 82
 EVENTS_PER_S = 2.0
 _STOP_S = 2.0
+_SILENT_S = 5.0
+"""A connection may take so long to send its first request, and half as long again."""
 _BOUNDARY = "depthstream-picture"
 _PAGES = Path(__file__).parent.parent / "data" / "live"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -146,7 +150,7 @@ class BrowserSink:
         address: where; any but a loopback address needs a token.
         controls: makes the pictures, gets the commands.
         token: what viewers must know; made where it is needed and None. "" on a loopback address: none is needed.
-        say: told the address, with the token in it.
+        say: told the address, with the token in it: not to be kept in a report.
     """
 
     def __init__(
@@ -159,7 +163,7 @@ class BrowserSink:
         self._newest = Newest()
         self._commands: deque[tuple[str, object]] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._state: dict[str, Any] = {}
-        self._ended = ""
+        self._ended, self._next_state_s = "", 0.0
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._url = ""
@@ -205,8 +209,9 @@ class BrowserSink:
         self._url = f"http://{host}:{port}/"
         app = _Guard(_application(self), self._address, port, self._token, self.notes)
         config = uvicorn.Config(
-            app, log_level="critical", access_log=False, lifespan="off", server_header=False, timeout_keep_alive=5,
-            timeout_graceful_shutdown=1, limit_concurrency=4 * MAX_VIEWERS, h11_max_incomplete_event_size=16_384,
+            app, http="h11", log_level="critical", access_log=False, lifespan="off", server_header=False,
+            timeout_keep_alive=5, timeout_graceful_shutdown=1, limit_concurrency=4 * MAX_VIEWERS,
+            h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         self._server = server = uvicorn.Server(config)
         ready = threading.Event()
@@ -214,10 +219,11 @@ class BrowserSink:
         async def serve() -> None:
             self._newest.attach(asyncio.get_running_loop())
             ready.set()
+            watch = asyncio.create_task(_drop_silent(server))
             await server.serve(sockets=[listener])
-            for connection in list(
-                server.server_state.connections
-            ):  # stalled viewers: what they did not take is dropped
+            watch.cancel()
+            # Stalled viewers: what they did not take is dropped.
+            for connection in list(server.server_state.connections):
                 if connection.transport is not None:
                     connection.transport.abort()
             await asyncio.sleep(0.01)  # lets the loop close them
@@ -245,8 +251,10 @@ class BrowserSink:
         picture = self._controls.refresh()
         if picture is not None:
             self._publish(picture)
-        if done or picture is not None:
+        now_s = time.monotonic()
+        if done or picture is not None or now_s >= self._next_state_s:  # a stalled source has news too
             self._state = self._controls.state()
+            self._next_state_s = now_s + 1 / EVENTS_PER_S
 
     def finish(self) -> None:
         """Tell viewers that it is over, and stop serving."""
@@ -266,7 +274,8 @@ class BrowserSink:
         try:
             return socket.create_server((host, port), family=family)
         except OSError as error:
-            hint = "another program uses it: choose another port, or 0 for any"
+            in_use = "another program uses it: choose another port, or 0 for any"
+            hint = in_use if error.errno == errno.EADDRINUSE else "127.0.0.1 is this machine, 0.0.0.0 every network"
             raise SinkError(f"cannot serve there: {error.strerror}", where=f"{host}:{port}", hint=hint) from error
 
     def _publish(self, picture: RgbImage) -> None:
@@ -279,7 +288,7 @@ class BrowserSink:
     def _stop(self, reason: str) -> None:
         if self._thread is None or self._server is None:
             return
-        self._ended = reason
+        self._ended = reason or "interrupted"
         self._newest.wake()
         self._server.should_exit = True
         self._thread.join(_STOP_S)
@@ -290,6 +299,19 @@ class BrowserSink:
         return {**self._state, "viewers": self.viewers, "ended": self._ended}
 
 
+async def _drop_silent(server: "uvicorn.Server") -> None:
+    """Abort connections that send no request: uvicorn would keep them, and count them against its limit, for ever."""
+    silent: dict[Any, int] = {}
+    while True:
+        await asyncio.sleep(_SILENT_S / 2)
+        # `cycle` is uvicorn's request in progress, or the last one; keep-alive has a time limit of its own.
+        now = {c for c in server.server_state.connections if getattr(c, "cycle", None) is None}
+        silent = {connection: silent.get(connection, 0) + 1 for connection in now}
+        for connection, times in silent.items():
+            if times > 1 and connection.transport is not None:
+                connection.transport.abort()
+
+
 class _Guard:
     """ASGI middleware: who may ask, from where, and how much; and the headers that every answer bears."""
 
@@ -297,7 +319,9 @@ class _Guard:
         self._app, self._token, self._notes = app, token, notes
         self._cookie = f"{_COOKIE}{port}"
         names = _LOOPBACK if address.is_loopback else None
-        self._hosts = names and {f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names}
+        written = {f"[{name}]" if ":" in name else name for name in names or ()}
+        known = {f"{name}:{port}" for name in written} | (written if port == 80 else set())  # browsers leave 80 out
+        self._hosts = known if names else None
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
@@ -321,7 +345,8 @@ class _Guard:
             return
         if self._token and "token" in request.query_params:  # the address told: keep it out of history and logs
             answer = RedirectResponse(request.url.path, status_code=303)
-            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            # With strict, a link clicked in a mail would be refused.
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
             await answer(scope, receive, with_headers)
             return
         try:
@@ -405,7 +430,7 @@ def _application(sink: BrowserSink) -> "ASGIApp":
         try:
             given = json.loads(await request.body())
             name, value = given["name"], given.get("value")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return PlainTextResponse('send {"name": …, "value": …}', status_code=400)
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
             return PlainTextResponse("name must be text, value a number or text", status_code=400)

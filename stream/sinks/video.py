@@ -33,7 +33,8 @@ VIDEO_SUFFIXES = frozenset(CONTAINERS)
 """The suffixes that make an output path a video."""
 
 _FRAGMENT_US = 1_000_000
-"""What a killed process loses at most, besides the encoder's delay (about 40 pictures with libx264)."""
+"""What a killed process loses at most, besides the encoder's delay: about 40 pictures with libx264, none if live."""
+_WITH_LOW_LATENCY = ("libx264", "libx265")
 _MAX_TIMESCALE = 2**31 - 1  # 32 bits in MP4, and FFmpeg's option is a signed int
 _FINEST_TICK = Fraction(1, 10_000_000)
 """MP4 stores a picture's duration in 32 bits: with finer ticks a pause of some minutes would not fit."""
@@ -262,6 +263,8 @@ class VideoSink:
         for name, value in self._choice.environment.items():
             os.environ.setdefault(name, value)
         rate, options = self._info.rate or _DEFAULT_RATE, dict(self._choice.options)
+        if self._info.is_live and self._choice.codec in _WITH_LOW_LATENCY:
+            options["tune"] = "zerolatency"  # a killed process loses no pictures that wait for later ones
         added = output.add_stream(self._choice.codec, rate=rate, options=options)
         stream = cast("VideoStream", added)
         context = stream.codec_context
@@ -269,7 +272,7 @@ class VideoSink:
         context.pix_fmt = self._choice.pixel_format
         stream.time_base = context.time_base = self._time_base
         # Threads by frame run beside us; by slice, which is PyAV's default, they do not and the file grows.
-        context.thread_count, context.thread_type = self._threads, "FRAME"
+        context.thread_count, context.thread_type = self._threads, "SLICE" if self._info.is_live else "FRAME"
         self._converter.tag(context)
         if context.codec.canonical_name == "hevc" and self._choice.container.has_exact_ticks:
             context.codec_tag = "hvc1"  # what Apple's players look for

@@ -28,6 +28,10 @@ cv2.destroyAllWindows()
 """
 
 
+_X11_SPECIAL, _ESCAPE = 0xFF00, 0x1B
+"""Keysyms 0xFF00 to 0xFFFF of X11 are no characters (keysymdef.h); Escape is one of them."""
+
+
 class Window(Protocol):
     """The little that `WindowSink` needs of a window; its constructor raises `SinkError` where there is no display."""
 
@@ -195,7 +199,9 @@ class OpenCvWindow:
     def poll_key(self) -> int:
         """See `Window`."""
         key = int(cv2.pollKey())
-        return key if key < 0 else key & 0xFF  # the upper bits are modifiers such as num lock
+        if key < 0 or key & 0xFF00 != _X11_SPECIAL:
+            return key if key < 0 else key & 0xFF  # the upper bits are modifiers such as num lock
+        return _ESCAPE if key & 0xFF == _ESCAPE else -1  # arrows and the like: their low byte is some letter's
 
     def poll_clicks(self) -> list[tuple[int, int]]:
         """See `Window`."""

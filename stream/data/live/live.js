@@ -2,7 +2,7 @@
 // The page's only script: shows what /events tells, posts what is changed, and comes back by itself.
 const by = (id) => document.getElementById(id);
 const ages = []; // [milliseconds, milliseconds of the 95th percentile], two a second, two minutes
-let state = null, waiting = 0;
+let state = null, waiting = 0, events = null;
 
 function send(name, value) {
   fetch("command", {
@@ -83,12 +83,18 @@ function show(next) {
   plot();
 }
 
+function watch() {
+  by("picture").src = "pictures?" + Date.now();
+}
+
 function listen() {
-  const events = new EventSource("events");
+  if (document.hidden) return; // a browser allows six connections to a host, and a page takes two
+  if (events) events.close();
+  events = new EventSource("events");
   events.onmessage = (event) => {
     if (waiting) { // it is back: the old picture stream is dead
       waiting = 0;
-      by("picture").src = "pictures?" + Date.now();
+      watch();
     }
     show(JSON.parse(event.data));
     if (state.ended) { events.close(); retry(); }
@@ -102,6 +108,21 @@ function retry() {
   setTimeout(listen, Math.min(10000, 1000 * waiting));
 }
 
+by("picture").addEventListener("error", () => {
+  if (document.hidden || (state && state.ended)) return;
+  say("no picture: too many viewers, or the connection broke; trying again", true);
+  setTimeout(watch, 3000);
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    if (events) events.close();
+    events = null;
+    by("picture").removeAttribute("src");
+  } else if (!(state && state.ended)) {
+    watch();
+    listen();
+  }
+});
 for (const id of ["layout", "colormap", "model"]) by(id).addEventListener("change", (event) => send(id, event.target.value));
 by("alpha").addEventListener("input", (event) => send("alpha", Number(event.target.value)));
 by("range").addEventListener("change", (event) => send("range", event.target.value));

@@ -29,6 +29,8 @@ MARGIN = 1.1
 """A backend is preferred to torch if it is so many times as fast."""
 _FEWEST_FRAMES = 16
 """Fewer are computed before anything could be measured."""
+_SHORT_S = 5.0
+"""A job that takes torch no longer gains nothing from another backend, which takes a second to start."""
 _RUNS = 3
 
 
@@ -134,7 +136,7 @@ def fastest(
     size: tuple[int, int],
     *,
     frames: float,
-    needed_s: float,
+    may_measure: bool = True,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Backend:
@@ -142,8 +144,8 @@ def fastest(
 
     Args:
         size: (height, width) of the network's input.
-        frames: how many will come; infinite for a live source.
-        needed_s: seconds a frame may take; 0 if there is no such limit. What keeps up is not replaced.
+        frames: how many will come.
+        may_measure: False: only what was measured earlier counts (a person waits for the first picture).
         say: told of the choice and why, and that it is being made, which takes a while.
     """
     names = candidates(setting)
@@ -162,14 +164,16 @@ def fastest(
     known = setting.cache.recall(key)
     if known is not None:
         torch_s = float(known["seconds"]["torch"])
-        if torch_s <= needed_s or torch_s * frames < 5:
+        if torch_s * frames < _SHORT_S:
             return first
         best, seconds = str(known["best"]), {name: float(value) for name, value in known["seconds"].items()}
         when = "measured earlier"
+    elif not may_measure:
+        return first
     else:
         (torch_s,) = _seconds(first, setting, size, clock, runs=1)
         names = [name for name in names if torch_s * frames >= PAYS_FROM_S[name]]
-        if torch_s <= needed_s or not names:
+        if not names:
             return first
         say(f"trying {', '.join(names)} for {setting.model.spec.name}, once; --backend torch does without")
         seconds = {"torch": _median(_seconds(first, setting, size, clock))}
