@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from stream.capture import camera
 from stream.capture.base import Source
 from stream.capture.open import SCHEMES, SourceForm, SourceOptions, open_source, parse_source
 from stream.errors import SourceError, SourceNotFoundError, StreamError, UsageError
-from stream.frames import SourceKind
+from stream.frames import Frame, SourceKind
 from stream.media import av
 from tests import picture_files as files
-from tests.test_capture_camera import FakeCapture
+from tests.test_capture_camera import BGR, FakeCapture
 
 
 @pytest.fixture
@@ -260,3 +261,27 @@ def test_a_mirrored_source_differs_in_nothing_but_left_and_right(tmp_path: Path)
     mirrored.interrupt()
     for source in (straight, mirrored):
         source.close()
+
+
+def test_a_camera_that_is_plugged_in_again_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = FakeCapture(opened=False)
+    captures = iter([FakeCapture([BGR] * 10), absent, FakeCapture([BGR] * 10)])
+    monkeypatch.setattr(camera.cv2, "VideoCapture", lambda *_args: next(captures, absent))
+    monkeypatch.setattr("stream.capture.reconnect.FIRST_DELAY_S", 0.01)
+    source = open_source("cam:0", options=SourceOptions(reconnect_for_s=1.0))
+    assert source.silence_limit_s == SourceOptions().read_timeout_s  # type: ignore[attr-defined]
+    frames: list[Frame] = []
+    with pytest.raises(SourceError, match=r"did not come back within 1 s; --reconnect-for"):
+        frames.extend(_kept(source, frames))
+    assert source.log.reconnects == 1
+    assert len(frames) > 10, "of both times"
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert all(a.pts < b.pts for a, b in pairwise(frames))
+    assert source.silence_limit_s is None, "while it is away"  # type: ignore[attr-defined]
+    source.close()
+
+
+def _kept(source: Source, frames: list[Frame]) -> list[Frame]:
+    for frame in source:
+        frames.append(frame)
+    return []

@@ -145,6 +145,7 @@ def test_a_person_at_the_window(child: subprocess.Popen[str], display: str, tmp_
         until(lambda: screen.picture().std() > 30, "a picture")
         until(lambda: not still(), "the picture to move")
 
+        screen.press("Left")  # its keysym ends in the code of Q
         screen.press("space")
         until(still, "the picture to freeze")
         side = snapshot(1)

@@ -774,6 +774,24 @@ def test_a_killed_recording_can_be_played(suffix: str, tmp_path: Path) -> None:
     assert read_what_is_there(tmp_path / f"out.partial{suffix}") >= 200 - 60 - 31  # delay of the encoder, a fragment
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_killed_live_recording_loses_a_second_at_any_rate(suffix: str, tmp_path: Path) -> None:
+    child = run_child(
+        """
+        sink.abort(RuntimeError())
+        sink = VideoSink(path)
+        sink.open(make_info(is_live=True), SIZE)
+        for i in range(60):  # three a second: a slow model
+            frame = make_frame(i, i * 5120)
+            sink.write(frame, depth_of(frame), picture(i))
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        tmp_path / f"out{suffix}",
+    )
+    assert child.returncode == -9, child.stderr
+    assert len(list(decoded_pts(tmp_path / f"out.partial{suffix}"))) >= 60 - 2 * 3
+
+
 def read_what_is_there(path: Path) -> int:
     """How many pictures a player gets out of a file that may end anywhere; the first ones in order and in time."""
     pts = list(decoded_pts(path))
