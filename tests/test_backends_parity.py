@@ -1,5 +1,7 @@
 """Every backend gives the official numbers, for a model of each architecture family."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +27,31 @@ FAMILIES = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """For up to 5 GB of weights and exports, removed at once rather than kept for a look."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "onnx", "compile"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_backend_gives_the_official_numbers(
-    family: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.infer.backends.cache.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("stream.infer.backends.cache.cache_folder", lambda: folder / "cache")
     name = FAMILIES[family]
     expected = next(found for path in FILES if (found := reference(path))["model"] == name and not found["options"])
     case = expected["cases"][0]
-    torch.save(checkpoint(expected["state_dict"]), tmp_path / "weights.pt")
-    Image.fromarray(image(*case["image"])).save(tmp_path / "picture.png")
+    torch.save(checkpoint(expected["state_dict"]), folder / "weights.pt")
+    Image.fromarray(image(*case["image"])).save(folder / "picture.png")
 
     report = stream.run(
-        tmp_path / "picture.png", output=tmp_path / "out", model=name, weights=tmp_path / "weights.pt", save="npy",
+        folder / "picture.png", output=folder / "out", model=name, weights=folder / "weights.pt", save="npy",
         picture="none", precision="fp32", backend=backend, threads=2,
     )  # fmt: skip
 
     assert report.backend == backend
     assert not report.counters
-    assert error(np.load(tmp_path / "out" / "picture.npy"), case["full"]) < TOLERANCE
+    assert error(np.load(folder / "out" / "picture.npy"), case["full"]) < TOLERANCE
