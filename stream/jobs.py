@@ -411,13 +411,13 @@ def iter_config(config: Config) -> Iterator[Result]:
     Raises:
         StreamError: see `stream.errors`.
     """
-    source = open_config_source(config)
-    try:
+    with ExitStack() as unless_running:
+        source = open_config_source(config)
+        unless_running.callback(source.close)
         engine = load_engine(config, exact=True)
+        unless_running.callback(engine.close)
         _prepare(config, engine, source.info, lambda _note: None)
-    except BaseException:
-        source.close()
-        raise
+        unless_running.pop_all()
     queue = max(QUEUE, config.inference.batch)
     stages = Stages(source, _inference(config, source, engine), Metrics(), queue=queue)
     try:

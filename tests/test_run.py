@@ -21,7 +21,8 @@ import stream
 from stream.capture.pattern import PatternSource
 from stream.capture.video import VideoSource
 from stream.config import from_options
-from stream.errors import OutputError, SinkError, SourceError, SourceNotFoundError
+from stream.errors import ModelError, OutputError, SinkError, SourceError, SourceNotFoundError
+from stream.infer.engine import Engine
 from stream.jobs import run_config
 from stream.media import av
 from stream.metrics import Outcome
@@ -339,7 +340,6 @@ def test_errors_of_the_api_are_the_public_ones() -> None:
 def soak(target: Path, seen: list[tuple[int, int]]) -> None:
     """2,000 frames through the whole pipeline; after each 200, the bytes resident and those Python holds."""
     from stream.capture.pattern import Pacing
-    from stream.infer.engine import Engine
     from stream.models import registry
     from stream.pipeline import EngineInference
 
@@ -378,3 +378,13 @@ def test_memory_is_flat_over_two_thousand_frames(tmp_path: Path) -> None:
     assert max(traced) - traced[0] < 2**18, traced
     assert max(resident) - resident[0] < 24 * 2**20, [s >> 20 for s in resident]
     assert max(resident[3:]) - min(resident[3:]) < 8 * 2**20, [s >> 20 for s in resident]
+
+
+def test_iterating_leaves_no_thread_where_the_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise ModelError("cannot be exported", where="starter")
+
+    monkeypatch.setattr(Engine, "prepare", fail)
+    with pytest.raises(ModelError, match="cannot be exported"):
+        next(stream.iter_depth("pattern:testsrc", max_frames=1))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("depthstream-")]
