@@ -88,6 +88,36 @@ def test_what_was_exported_before_is_loaded(tmp_path: Path) -> None:
     assert (first.made, second.made) == ([(1, 24, 32)], [])
 
 
+def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
+    class Forgetful(Portable):
+        """Does not take what it has not made itself, as after an update of its libraries."""
+
+        def load(self, folder: Path) -> Call:
+            if not self.made:
+                raise ModelError("written by another version")
+            return super().load(folder)
+
+    exported(Portable(), tmp_path).prepare((24, 32))
+    runtime, said = Forgetful(), list[str]()
+    backend = exported(runtime, tmp_path)
+    backend._cache = ModelCache(tmp_path, say=said.append)
+    with torch.inference_mode():
+        torch.testing.assert_close(backend(inputs(1)), Tiny()(inputs(1)))
+    assert runtime.made == [(1, 24, 32)]
+    (note,) = said
+    assert note.endswith("is of no use here: it is made again")
+
+
+def test_what_never_loads_is_an_error(tmp_path: Path) -> None:
+    class Broken(Portable):
+        def load(self, folder: Path) -> Call:
+            raise ModelError("no")
+
+    exported(Portable(), tmp_path).prepare((24, 32))
+    with pytest.raises(ModelError, match="no"):
+        exported(Broken(), tmp_path).prepare((24, 32))
+
+
 def test_other_weights_or_versions_are_exported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Portable()
     exported(runtime, tmp_path).prepare((24, 32))

@@ -21,14 +21,21 @@ from filelock import FileLock
 RECORD = "entry.json"
 MAX_BYTES = 16 * 2**30
 """Of all entries together; the longest unused go first."""
+FORMAT = 1
+"""Of entries; a program that writes other ones raises it, and no longer finds the old."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A folder of files that were made and checked, and the facts that their maker recorded beside them."""
+    """A folder of files that were made and checked, and the facts that their maker recorded beside them.
+
+    Attributes:
+        is_new: they were made just now.
+    """
 
     folder: Path
     facts: Mapping[str, Any]
+    is_new: bool = False
 
 
 def cache_folder() -> Path:
@@ -72,6 +79,11 @@ class ModelCache:
         finally:
             lock.release()
 
+    def discard(self, entry: Entry) -> None:
+        """Remove an entry whose files are whole and of no use all the same."""
+        self._say(f"{entry.folder} is of no use here: it is made again")
+        shutil.rmtree(entry.folder, ignore_errors=True)
+
     def recall(self, key: Mapping[str, object]) -> Mapping[str, Any] | None:
         """The facts of an entry that is there, else None."""
         found = self._checked(_name(key), key)
@@ -105,12 +117,12 @@ class ModelCache:
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
         self._prune(keep=folder)
-        return Entry(folder=folder, facts=facts)
+        return Entry(folder=folder, facts=facts, is_new=True)
 
     def _unkept(self, make: Callable[[Path], Mapping[str, Any]]) -> Entry:
         """In a folder that goes when the program, or the entry, does."""
         folder = Path(tempfile.mkdtemp(prefix="depthstream-"))
-        entry = Entry(folder=folder, facts={})
+        entry = Entry(folder=folder, facts={}, is_new=True)
         weakref.finalize(entry, shutil.rmtree, folder, ignore_errors=True)
         object.__setattr__(entry, "facts", make(folder))
         return entry
@@ -131,11 +143,11 @@ class ModelCache:
 
 
 def _plain(key: Mapping[str, object]) -> Any:
-    return json.loads(json.dumps(key, sort_keys=True))
+    return json.loads(json.dumps({"format": FORMAT, **key}, sort_keys=True))
 
 
 def _name(key: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str:

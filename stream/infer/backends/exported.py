@@ -60,7 +60,11 @@ class Runtime(Protocol):
         ...
 
     def load(self, folder: Path) -> Call:
-        """What `make` has written, ready to be called with n×3×H×W, giving n×H×W."""
+        """What `make` has written, ready to be called with n×3×H×W, giving n×H×W.
+
+        Raises:
+            ModelError: the runtime does not take the files.
+        """
         ...
 
 
@@ -161,11 +165,19 @@ class Exported:
         # Neither torch's exporter nor the runtimes know inference mode.
         with torch.inference_mode(False), torch.no_grad():
             entry = self._cache.entry(key, make)
+            try:
+                call = self.runtime.load(entry.folder)
+            except ModelError:  # whole, but of another version or machine than its key could tell
+                if entry.is_new:
+                    raise
+                self._cache.discard(entry)
+                entry = self._cache.entry(key, make)
+                call = self.runtime.load(entry.folder)
             difference = self.differences[size] = Difference(**entry.facts)
             if self.runtime.precision != "fp32":
                 where = f"{self.name} in {self.runtime.precision} at {size[2]}×{size[1]}"
                 self._note(f"{where}: {difference.rms:.1%} of a standard deviation off fp32, root mean square")
-            return self.runtime.load(entry.folder)
+            return call
 
     def _checked(self, call: Call, size: Size) -> Difference:
         """How far a fresh export is from torch.

@@ -5,6 +5,8 @@ silently after eight sizes. Needs a C++ compiler on a processor, Triton on a GPU
 Invariant: the weights are those of the eager backend, cast alike.
 """
 
+import contextlib
+import hashlib
 import os
 import platform
 import shutil
@@ -75,7 +77,11 @@ class Inductor:
         """See `exported.Runtime`."""
         from torch._inductor import aoti_load_package
 
-        package: Any = aoti_load_package(str(folder / _FILE), device_index=self.device.index or -1)
+        try:
+            package: Any = aoti_load_package(str(folder / _FILE), device_index=self.device.index or -1)
+        except Exception as error:  # the loader raises what it likes
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"cannot be loaded: {reason}", where=str(folder), hint="use --backend torch") from error
 
         def call(x: Tensor) -> Tensor:
             output: Tensor = package(x)
@@ -88,4 +94,9 @@ def processor(device: torch.device) -> str:
     """What compiled code is fit for: it holds instructions of the processor that it was compiled on."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):  # Linux alone has it
+        facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        found = [value for key, value in facts.items() if key.strip() in ("model name", "flags", "Features")]
+        if found:
+            return f"{platform.machine()} {hashlib.sha256(''.join(found).encode()).hexdigest()[:16]}"
     return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"

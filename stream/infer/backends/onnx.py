@@ -92,7 +92,8 @@ class Onnx:
         self.provider = resolve_provider(provider, device, self._runtime.get_available_providers())
         self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
         self.pads = self.provider != "cpu"
-        self.facts: dict[str, object] = {"opset": _OPSET}
+        self.facts: dict[str, object] = {"opset": _OPSET, "onnxruntime": self._runtime.__version__}
+        self.facts["provider"] = self.provider
         self._threads = threads
 
     def source(self, model: LoadedModel) -> nn.Module:
