@@ -62,6 +62,7 @@ class CaptureConfig(_Section):
     camera_size: tuple[int, int] | None = Field(None, description="Ask the camera for WIDTHxHEIGHT.")
     camera_fps: float | None = Field(None, gt=0, description="Ask the camera for this rate.")
     camera_fourcc: str | None = Field(None, min_length=4, max_length=4, description="Ask the camera for this codec.")
+    hwaccel: str = Field("off", description="Decode videos with: off, auto or a device such as cuda.")
     open_timeout_s: float = Field(10.0, gt=0, description="Give up opening a network source after this time.")
     read_timeout_s: float = Field(10.0, gt=0, description="Give up waiting for data after this time.")
     reconnect_for_s: float = Field(30.0, ge=0, description="Try this long to get a broken live stream back; 0: never.")
@@ -338,6 +339,7 @@ OPTION_KEYS: dict[str, str] = {
     "camera_size": "capture.camera_size",
     "camera_fps": "capture.camera_fps",
     "camera_fourcc": "capture.camera_fourcc",
+    "hwaccel": "capture.hwaccel",
     "open_timeout_s": "capture.open_timeout_s",
     "read_timeout_s": "capture.read_timeout_s",
     "reconnect_for": "capture.reconnect_for_s",

@@ -53,6 +53,7 @@ def open_config_source(config: Config) -> Source:
             reconnect_for_s=capture.reconnect_for_s,
             mirror=capture.mirror,
             max_pixels=capture.max_pixels,
+            decoder=None if capture.hwaccel == "off" else capture.hwaccel,
         ),
     )
 
@@ -369,6 +370,7 @@ def _report(
     counters = {
         **engine.counters,
         "quality_changes": control.changes if control is not None else 0,
+        "decoder_fallbacks": log.decoder_fallbacks,
         "repaired_pts": log.repaired_pts,
         "ignored_files": log.ignored,
         "reconnects": log.reconnects,

@@ -28,6 +28,8 @@ class CaptureLog:
     """Attempted and lost: each counts as captured and makes the exit code 3."""
     repaired_pts: int = 0
     """Frames whose pts was missing or did not increase."""
+    decoder_fallbacks: int = 0
+    """Openings in which the processor decodes where a hardware decoder was hoped for."""
     ignored: int = 0
     """Folder entries that are not pictures."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class CaptureLog:
         return CaptureLog(
             skipped=self.skipped + later.skipped,
             repaired_pts=self.repaired_pts + later.repaired_pts,
+            decoder_fallbacks=self.decoder_fallbacks + later.decoder_fallbacks,
             ignored=self.ignored + later.ignored,
             dropped=dict(Counter(self.dropped) + Counter(later.dropped)),
             warnings=self.warnings + later.warnings,

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from stream.capture import hwaccel
 from stream.capture.base import CaptureLog
 from stream.capture.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
 from stream.capture.video import VideoSource
@@ -53,6 +54,7 @@ def open_network(
     start_s: float | None = None,
     end_s: float | None = None,
     max_frames: int | None = None,
+    decoder: str = hwaccel.OFF,
     clock: Callable[[], float] = time.monotonic,
 ) -> "LiveSource | VideoSource":
     """A URL as a live stream or as a file; one connection either way.
@@ -62,7 +64,7 @@ def open_network(
 
     Args:
         open_timeout_s, read_timeout_s: limits for connecting and probing, and for each wait for data.
-        start_s, end_s, max_frames: as for `VideoSource`; a live stream takes `max_frames` alone.
+        start_s, end_s, max_frames, decoder: as for `VideoSource`; a live stream takes neither start nor end.
 
     Raises:
         SourceError: it cannot be reached, opened or understood in time.
@@ -72,20 +74,25 @@ def open_network(
     is_live = live is Liveness.LIVE or (live is Liveness.AUTO and scheme in LIVE_SCHEMES)
     no_buffering = _NO_BUFFERING if is_live and scheme in LIVE_SCHEMES else {}
     options = _BY_SCHEME.get(scheme, {}) | no_buffering
-    started = clock()
+    started, log = clock(), CaptureLog()
     try:
-        container = av.open(address, options=options, timeout=(open_timeout_s, read_timeout_s))
+        container = hwaccel.open_container(
+            address, decoder, log, options=options, timeout=(open_timeout_s, read_timeout_s)
+        )
     except (av.error.FFmpegError, OSError) as error:
         is_late = clock() - started >= open_timeout_s  # FFmpeg's rtsp calls its own timeout invalid data
         raise _failure(address, _OPENING, error, open_timeout_s, is_late=is_late) from error
     if is_live or (live is Liveness.AUTO and not container.duration):
-        return LiveSource(container, address, read_timeout_s=read_timeout_s, max_frames=max_frames, clock=clock)
+        return LiveSource(
+            container, address, read_timeout_s=read_timeout_s, max_frames=max_frames, log=log, clock=clock
+        )
     return VideoSource(
         address,
         start_s=start_s,
         end_s=end_s,
         max_frames=max_frames,
         container=container,
+        log=log,
         kind=SourceKind.NETWORK,
         clock=clock,
     )
@@ -104,6 +111,7 @@ class LiveSource:
         url: where it comes from.
         read_timeout_s: what the container was opened with, for messages.
         max_frames: stop after this many.
+        log: what happened when it was opened.
         clock: monotonic seconds.
 
     Raises:
@@ -117,9 +125,10 @@ class LiveSource:
         *,
         read_timeout_s: float,
         max_frames: int | None = None,
+        log: CaptureLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.log = CaptureLog()
+        self.log = CaptureLog() if log is None else log
         self._url, self._container, self._read_timeout_s = url, container, read_timeout_s
         self._stopped = threading.Event()
         self._max_frames = max_frames

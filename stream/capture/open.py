@@ -81,6 +81,7 @@ class SourceOptions:
         reconnect_for_s: live network: try this long to get a broken stream back; 0 = never.
         pattern_size_hw, pattern_rate: pattern.
         decode_threads: video: None lets the decoder choose.
+        decoder: video and network: see `hwaccel.open_container`; None is `off`.
         mirror: any: exchange left and right.
         max_pixels: pictures: larger ones are refused.
     """
@@ -100,6 +101,7 @@ class SourceOptions:
     pattern_size_hw: tuple[int, int] = (480, 640)
     pattern_rate: Fraction = Fraction(30)
     decode_threads: int | None = None
+    decoder: str | None = None
     mirror: bool = False
     max_pixels: int = 250_000_000
 
@@ -197,7 +199,7 @@ def _path(path: str) -> ParsedSource:
 def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
     from stream.capture.camera import CameraSource
 
-    _refuse(options, "a camera", "rate", "start_s")
+    _refuse(options, "a camera", "rate", "start_s", "decoder")
 
     def opened(_within_s: float = 0.0) -> Source:
         return CameraSource(
@@ -221,7 +223,7 @@ def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
 def _open_pattern(name: str, options: SourceOptions) -> Source:
     from stream.capture.pattern import PatternSource
 
-    _refuse(options, "a pattern", "rate", "start_s")
+    _refuse(options, "a pattern", "rate", "start_s", "decoder")
     limits = [options.max_frames] if options.max_frames is not None else []
     if options.end_s is not None:
         limits.append(max(1, math.ceil(options.end_s * options.pattern_rate)))
@@ -237,6 +239,7 @@ def _open_network(url: str, options: SourceOptions) -> Source:
     from stream.capture.network import Liveness, open_network
 
     _refuse(options, "a network source", "rate")
+    decoder = _checked_decoder(options)
     source = _interruptible(
         partial(
             open_network,
@@ -247,6 +250,7 @@ def _open_network(url: str, options: SourceOptions) -> Source:
             start_s=options.start_s,
             end_s=options.end_s,
             max_frames=options.max_frames,
+            decoder=decoder,
         )
     )
     if not source.info.is_live:
@@ -292,7 +296,13 @@ def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
 
     def reopen(within_s: float) -> Source:
         limit_s = min(options.open_timeout_s, within_s)
-        return open_network(url, live=Liveness.LIVE, open_timeout_s=limit_s, read_timeout_s=options.read_timeout_s)
+        return open_network(
+            url,
+            live=Liveness.LIVE,
+            open_timeout_s=limit_s,
+            read_timeout_s=options.read_timeout_s,
+            decoder=_checked_decoder(options),
+        )
 
     return ReconnectingSource(
         source,
@@ -307,7 +317,7 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
     from stream.capture.find import find_pictures
     from stream.capture.images import ImagesSource
 
-    _refuse(options, "a still picture", "start_s", "end_s")
+    _refuse(options, "a still picture", "start_s", "end_s", "decoder")
     found = find_pictures(text, recursive=options.recursive)
     return ImagesSource(
         found.paths,
@@ -336,7 +346,7 @@ def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
         return _open_stills(parsed.value, options)
     if is_gif:
         return _open_video(path, options)
-    _refuse(options, "an animation", "rate")
+    _refuse(options, "an animation", "rate", "decoder")
     return animation.AnimatedSource(
         path,
         start_s=options.start_s,
@@ -356,7 +366,16 @@ def _open_video(path: Path, options: SourceOptions) -> Source:
         end_s=options.end_s,
         max_frames=options.max_frames,
         threads=options.decode_threads,
+        decoder=_checked_decoder(options),
     )
+
+
+def _checked_decoder(options: SourceOptions) -> str:
+    from stream.capture import hwaccel
+
+    decoder = options.decoder or hwaccel.OFF
+    hwaccel.check(decoder)
+    return decoder
 
 
 def _check_readable(path: Path) -> None:
@@ -375,6 +394,7 @@ _REFUSED = {
     "rate": ("--fps", "is for stills that become a video; {} has its own rate"),
     "start_s": ("--start", "{} has no time to start at"),
     "end_s": ("--end", "{} has no time to stop at"),
+    "decoder": ("--hwaccel", "{} needs no video decoder"),
 }
 
 

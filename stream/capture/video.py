@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stream.capture import hwaccel
 from stream.capture.base import CaptureLog
 from stream.capture.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
 from stream.errors import SourceError, SourceNotFoundError, UsageError
@@ -43,7 +44,8 @@ class VideoSource:
         start_s, end_s: part to read, in seconds after the file's first frame; `end_s` is exclusive.
         max_frames: stop after this many.
         threads: decoder threads; default: half the cores, at most 4, so that the model keeps the rest.
-        container: `path` already opened, as `open_network` has it; closed with the source.
+        decoder: what decodes, see `hwaccel.open_container`.
+        container, log: `path` already opened, as `open_network` has it, and what happened; closed with the source.
         kind: what `info` says it is.
         clock: monotonic seconds.
 
@@ -61,15 +63,17 @@ class VideoSource:
         end_s: float | None = None,
         max_frames: int | None = None,
         threads: int | None = None,
+        decoder: str = hwaccel.OFF,
         container: "InputContainer | None" = None,
+        log: CaptureLog | None = None,
         kind: SourceKind = SourceKind.VIDEO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = shown(str(path))
-        self.log = CaptureLog()
+        self.log = CaptureLog() if log is None else log
         self._stopped = threading.Event()
         self._max_frames, self._clock = max_frames, clock
-        self._container = _open_file(Path(path)) if container is None else container
+        self._container = _open_file(Path(path), decoder, self.log) if container is None else container
         try:
             self._stream = stream = choose_video_stream(self._container, self._name)
             stream.thread_type = "AUTO"
@@ -266,13 +270,13 @@ class VideoSource:
         return UsageError(f"ends at {length_s:.6g} s, before --start {start_s:g}", where=self._name)
 
 
-def _open_file(path: Path) -> "InputContainer":
+def _open_file(path: Path, decoder: str, log: CaptureLog) -> "InputContainer":
     if not path.exists():
         raise SourceNotFoundError("no such file", where=str(path), hint="check the name")
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError("is empty (zero bytes)", where=str(path))
     try:
-        return av.open(str(path))
+        return hwaccel.open_container(str(path), decoder, log)
     except av.error.InvalidDataError as error:
         what = "is not a video that can be read, or its header is missing (cut off?)"
         raise SourceError(what, where=str(path)) from error
