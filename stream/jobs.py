@@ -17,7 +17,8 @@ from stream.channel import Closed
 from stream.config import Config
 from stream.errors import ConfigError, StreamError, UsageError
 from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
-from stream.metrics import Metrics, Outcome, Report, peak_memory_bytes
+from stream.memory import ceiling_bytes
+from stream.metrics import Metrics, Outcome, Report, free_memory_bytes, peak_memory_bytes
 from stream.outputs import OutputPlan, build_preview, build_renderer, build_sinks, is_report, plan_outputs
 from stream.pipeline import POLL_S, QUEUE, EngineInference, Pipeline, ProgressHook, raise_if_all_refused
 from stream.stages import Result, Stages
@@ -170,6 +171,23 @@ def _prepare(config: Config, engine: "Engine", info: SourceInfo, say: Callable[[
     engine.prepare(info.size)
 
 
+def _tell_of_memory(
+    config: Config,
+    info: SourceInfo,
+    engine: "Engine",
+    out_size: tuple[int, int],
+    queue: int,
+    say: Callable[[str], None],
+) -> None:
+    """Say so before the system runs out of memory, not after."""
+    batch = 1 if info.is_live else config.inference.batch
+    ceiling = ceiling_bytes(info.size, out_size, batch=batch, depth=engine.depth, queue=1 if info.is_live else queue)
+    free = free_memory_bytes()
+    if free is not None and ceiling > free:
+        hint = "a smaller --batch takes less" if batch > 1 else "other programs may have to be closed"
+        say(f"frames on their way may take {ceiling / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {hint}")
+
+
 def run_config(
     config: Config,
     *,
@@ -231,6 +249,8 @@ def run_config(
         for note in outputs.notes:
             say(note)
         unless_running.pop_all()
+    for engine in engines:
+        _tell_of_memory(config, source.info, engine, renderer.output_size(source.info.size), queue, say)
     names = " | ".join(engine.spec.name for engine in engines)
     return supervise(pipeline, engines, config, started=started, say=say, model=names)
 

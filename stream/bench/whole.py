@@ -104,8 +104,8 @@ def measure(
     x = engine.network_input(samples[0], count=batch)
     bare = timed(lambda: engine.run_network(x))
     depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in samples])
-    _, other_cpu_s = _with_cpu(lambda: _pipeline(config, _Ready(depths)).run())
-    pipeline = _pipeline(config, EngineInference(engine, batch=batch, stills=False))
+    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Ready(depths)).run())
+    pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False))
     backend, precision, threads = engine.backend, engine.precision, engine.threads
     pipeline.run()
 
@@ -143,13 +143,14 @@ def _first_frames(config: Config, count: int) -> list[Frame]:
         source.close()
 
 
-def _pipeline(config: Config, inference: Any) -> Pipeline:
+def pipeline_of(config: Config, inference: Any, *, queue: int = QUEUE) -> Pipeline:
+    """What a run of `config` consists of, with this in the place of its model."""
     from stream.frames import DepthKind
 
     source = open_config_source(config)
     plan = plan_outputs(config, source.info)
     renderer = build_renderer(config, plan, DepthKind.RELATIVE_DISPARITY)
-    return Pipeline(source, inference, renderer, build_sinks(config, plan), queue=QUEUE)
+    return Pipeline(source, inference, renderer, build_sinks(config, plan), queue=queue)
 
 
 def _with_cpu(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -15,7 +15,7 @@ from stream.capture.base import CaptureLog
 from stream.capture.tonemap import PEAK_NITS, to_sdr
 from stream.errors import SourceError
 from stream.frames import Frame, RgbImage
-from stream.media import av, display_size, has_known_matrix, hdr_name, orientation_of, to_rgb, to_rgb16
+from stream.media import Orientation, av, display_size, has_known_matrix, hdr_name, orientation_of, to_rgb, to_rgb16
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -45,6 +45,8 @@ class FrameMaker:
         self._step, self._clock = max(1, step), clock
         self._last_pts: int | None = None
         self._size: tuple[int, int] | None = None
+        self._orientation: Orientation | None = None
+        self._rotation = 0
         self._told: set[str] = set()
         self.count = 0
         """Frames made so far; the next one's index."""
@@ -67,7 +69,7 @@ class FrameMaker:
         if self._size not in (None, size):
             self._log.notes.append(f"the picture changed size to {size[1]}×{size[0]} at frame {self.count}")
         self._size = size
-        rgb = orientation_of(decoded).apply(self._rgb(decoded, display_size(decoded, self._pixel_aspect)))
+        rgb = self._orientation_of(decoded).apply(self._rgb(decoded, display_size(decoded, self._pixel_aspect)))
         frame = Frame(
             index=self.count,
             pts=pts,
@@ -78,6 +80,13 @@ class FrameMaker:
         )
         self.count += 1
         return frame
+
+    def _orientation_of(self, decoded: "VideoFrame") -> Orientation:
+        """That of the first frame until the rotation changes. PyAV ties a frame whose side data is looked at into a
+        reference cycle: hundreds of decoded frames would wait for the garbage collector, gigabytes at 4K."""
+        if self._orientation is None or decoded.rotation != self._rotation:
+            self._orientation, self._rotation = orientation_of(decoded), decoded.rotation
+        return self._orientation
 
     def _rgb(self, decoded: "VideoFrame", size_hw: tuple[int, int]) -> RgbImage:
         if not has_known_matrix(decoded):
