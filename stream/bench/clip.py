@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.media import av
+from stream.media import RgbConverter, av
 
 RATE = 30
 
@@ -21,11 +21,13 @@ def write_clip(path: Path, size_hw: tuple[int, int], frames: int) -> None:
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryfast"})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        converter = RgbConverter("yuv420p")
+        converter.tag(video.codec_context)
         for number in range(frames):
             blocks = ((x + 3 * number) // 40 + y // 40) % 2 * 60
             waves = 128 + 100 * np.sin((x + 4 * number) / 90) * np.cos((y + 2 * number) / 70)
             scene = np.stack([waves, 255 - waves / 2, blocks + 60], axis=-1) + np.roll(grain, 5 * number, axis=1)
-            frame = av.VideoFrame.from_ndarray(np.clip(scene, 0, 255).astype(np.uint8), format="rgb24")
+            frame = converter.convert(np.clip(scene, 0, 255).astype(np.uint8))
             frame.pts, frame.time_base = number, Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
