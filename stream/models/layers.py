@@ -67,17 +67,18 @@ def fold_for_inference(network: nn.Module, *, merge_norms: bool = True) -> None:
         if isinstance(module, SameConv2d):
             module.padded_weights = SizeCache()
     if merge_norms:
-        _fold_batch_norms(network)
+        fold_batch_norms(network)
 
 
-def _fold_batch_norms(module: nn.Module) -> None:
+def fold_batch_norms(module: nn.Module) -> None:
+    """Merge each batch norm into the convolution registered right before it, in place."""
     previous: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
             _merge(previous, child)
             setattr(module, name, nn.Identity())
         else:
-            _fold_batch_norms(child)
+            fold_batch_norms(child)
         previous = child
 
 
