@@ -137,7 +137,8 @@ def merge_norms(encoder: Encoder) -> None:
         merged: dict[str, Tensor] = {}
         for name, conv, norm in pairs:
             mean, variance = norm.running_mean, norm.running_var
-            assert mean is not None and variance is not None
+            assert mean is not None
+            assert variance is not None
             scale = norm.weight * torch.rsqrt(variance + norm.eps)
             merged[f"{name}.weight"] = conv.weight * scale.view(-1, 1, 1, 1)
             merged[f"{name}.bias"] = norm.bias - mean * scale
