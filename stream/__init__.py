@@ -6,13 +6,15 @@
     for frame, depth in stream.iter_depth("clip.mp4"):
         ...
 
-Importing this package loads neither torch nor a codec; the first run does.
+Importing this package loads neither torch nor a codec; the first run does. Names that need numpy or pydantic are
+loaded when they are first used, so that `depthstream --help` is instant.
 """
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from stream.config import Config
 from stream.errors import (
     ConfigError,
     MissingExtraError,
@@ -24,8 +26,11 @@ from stream.errors import (
     StreamError,
     UsageError,
 )
-from stream.frames import Depth, DepthKind, Frame, SourceInfo
 from stream.metrics import Outcome, Report
+
+if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.frames import Depth, DepthKind, Frame, SourceInfo
 
 __version__ = "0.1.0"
 
@@ -51,7 +56,28 @@ __all__ = [
 ]
 
 
-def run(source: str | os.PathLike[str] | None = None, *, config: Config | None = None, **options: object) -> Report:
+_LOADED_WHEN_USED = {
+    "Config": "stream.config",
+    "Depth": "stream.frames",
+    "DepthKind": "stream.frames",
+    "Frame": "stream.frames",
+    "SourceInfo": "stream.frames",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module 'stream' has no attribute {name!r}")
+    value: object = getattr(import_module(_LOADED_WHEN_USED[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOADED_WHEN_USED})
+
+
+def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object) -> Report:
     """Run `source` through a model into files or a preview, as `depthstream run` does.
 
     Args:
@@ -75,8 +101,8 @@ def run(source: str | os.PathLike[str] | None = None, *, config: Config | None =
 
 
 def iter_depth(
-    source: str | os.PathLike[str] | None = None, *, config: Config | None = None, **options: object
-) -> Iterator[tuple[Frame, Depth]]:
+    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object
+) -> "Iterator[tuple[Frame, Depth]]":
     """Yield each frame with its depth, in order; closing the generator stops every thread.
 
     Args:
@@ -90,7 +116,7 @@ def iter_depth(
     return iter_config(_config(source, config, options))
 
 
-def _config(source: str | os.PathLike[str] | None, config: Config | None, options: dict[str, object]) -> Config:
+def _config(source: str | os.PathLike[str] | None, config: "Config | None", options: dict[str, object]) -> "Config":
     from stream.config import from_options
 
     source = source if source is None else os.fspath(source)

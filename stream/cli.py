@@ -348,10 +348,10 @@ _ADDRESS = re.compile(r"(?!cam:)[\w.\[\]:-]*:\d+|(\d{1,3}\.){3}\d{1,3}|localhost
 
 def _with_address(arguments: list[str]) -> list[str]:
     """`--serve` may stand alone: what follows it is its value only if it looks like HOST:PORT."""
-    from stream.config import DEFAULT_SERVE
-
     given = list(arguments)
     if "--serve" in given:
+        from stream.config import DEFAULT_SERVE
+
         after = given.index("--serve") + 1
         if after == len(given) or not _ADDRESS.fullmatch(given[after]):
             given[after - 1] = f"--serve={DEFAULT_SERVE}"

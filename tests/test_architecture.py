@@ -85,5 +85,15 @@ def test_only_the_wiring_imports_stages_together() -> None:
     ],
 )
 def test_help_and_import_load_nothing_heavy(code: str) -> None:
-    check = "import sys; heavy = {'torch', 'timm', 'av', 'cv2'} & set(sys.modules); assert not heavy, heavy"
+    heavy = {"torch", "timm", "av", "cv2"} | ({"numpy", "pydantic", "yaml", "rich"} if "--json" not in code else set())
+    check = f"import sys; heavy = {heavy} & set(sys.modules); assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", f"{code}\n{check}"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_public_names_are_there_whenever_they_are_loaded() -> None:
+    import stream
+
+    assert {name for name in stream.__all__ if not hasattr(stream, name)} == set()
+    assert set(stream.__all__) <= set(dir(stream))
+    with pytest.raises(AttributeError, match="module 'stream' has no attribute 'Fraem'"):
+        stream.Fraem  # noqa: B018
