@@ -1,11 +1,21 @@
 """Resizing and normalising on the device."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from stream.infer.preprocess import Preprocessor, _antialiased, resize, to_picture_size
+from stream.infer.preprocess import (
+    Preprocessor,
+    _antialiased,
+    _bicubic,
+    _cubic_taps,
+    _summed_at_once,
+    _summed_by_taps,
+    resize,
+    to_picture_size,
+)
 from stream.models.catalog import STARTER
 from stream.models.spec import Resample
 from tests.reference import image
@@ -44,6 +54,31 @@ def test_bicubic_is_a_quarter_past_minus_one_with_replicated_borders() -> None:
             float(taps @ np.array([far[0], near[0], near[1], far[1]])), abs=1e-6
         )
     assert got.min() < 0  # the overshoot that uint8 would clip
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "target_hw"),
+    [
+        ((480, 640), (192, 256)),
+        ((1, 9), (192, 256)),
+        ((70, 3), (14, 518)),
+        ((600, 333), (601, 334)),
+        ((2000, 31), (20, 31)),
+    ],
+)
+def test_bicubic_is_opencvs_on_floats(size_hw: tuple[int, int], target_hw: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    expected = cv2.resize(rgb.astype(np.float32), target_hw[::-1], interpolation=cv2.INTER_CUBIC)
+    got = _bicubic(torch.from_numpy(rgb), target_hw)[0].permute(1, 2, 0).numpy()
+    # A position of float32, as OpenCV 4 has it and OpenCV 5 does not, is off by up to 2^-24 of the side.
+    rounding = 4 * 255 * max(*size_hw, *target_hw) * 2**-24
+    assert np.abs(got - expected).max() < rounding + 1e-3
+
+
+def test_both_ways_to_sum_lines_are_equal() -> None:
+    table = torch.from_numpy(np.random.default_rng(0).random((60, 7), dtype=np.float32))
+    _, which, weights = _cubic_taps(60, 41, CPU)
+    torch.testing.assert_close(_summed_by_taps(table, which, weights), _summed_at_once(table, which, weights))
 
 
 @pytest.mark.parametrize("resample", Resample)

@@ -51,11 +51,15 @@ _CUBIC_A = -0.75
 
 
 @lru_cache(maxsize=64)
-def _cubic_taps(side: int, target: int, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Of each of four taps, the source index (int64) and the weight (float32) for every target pixel.
+def _cubic_taps(side: int, target: int, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
+    """How `target` lines are made of `side` lines, each of four.
 
-    Positions are computed as OpenCV does it, in double and then rounded to float: torch rounds them earlier, which at a
-    side of 600 moves the result by 5e-5, and some networks turn that into 1e-3 of their output's deviation.
+    Returns:
+        The lines that count, int64 N, or None for all; which of these, int64 target×4; their weights, float32 target×4.
+
+    Positions are computed as OpenCV 4 does it, in double and then rounded to float: torch rounds them earlier, which at
+    a side of 600 moves the result by 5e-5, and some networks turn that into 1e-3 of their output's deviation. (OpenCV 5
+    does not round them. The official numbers, to which this is equal to 1e-6, were made with OpenCV 4.)
     """
     position = ((np.arange(target) + 0.5) * (side / target) - 0.5).astype(np.float32)
     first = np.floor(position)
@@ -63,32 +67,41 @@ def _cubic_taps(side: int, target: int, device: torch.device) -> tuple[tuple[Ten
     before = ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a
     at = ((a + 2) * t - (a + 3)) * t * t + 1
     after = ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1
-    weights = (before, at, after, 1 - before - at - after)
-    return tuple(
-        (
-            torch.from_numpy(np.clip(first.astype(np.int64) + offset, 0, side - 1)).to(device),
-            torch.from_numpy(weight.astype(np.float32)).to(device),
-        )
-        for offset, weight in zip((-1, 0, 1, 2), weights, strict=True)
-    )
+    weights = np.stack([before, at, after, 1 - before - at - after], axis=1).astype(np.float32)
+    lines = np.clip(first.astype(np.int64)[:, None] + np.arange(-1, 3), 0, side - 1)
+    counting, which = np.unique(lines, return_inverse=True)
+    chosen = None if len(counting) == side else torch.from_numpy(counting).to(device)
+    return chosen, torch.from_numpy(which.reshape(lines.shape)).to(device), torch.from_numpy(weights).to(device)
 
 
 def _bicubic(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """uint8 H×W×3 → float32 1×3×h×w in about [0, 255], equal to OpenCV's INTER_CUBIC on floats to 1e-6 of the range.
+    """uint8 H×W×3 → float32 1×3×h×w in about [0, 255], as OpenCV's INTER_CUBIC on floats.
 
-    Down first: only the rows that count become floats.
+    Down first, then across, each time as sums of whole lines: 3 ms from 480×640 to 518×686 on a CPU's core, where
+    gathering tap by tap takes 10.
     """
-    x = _weighted(rgb, 0, _cubic_taps(rgb.shape[0], size_hw[0], rgb.device))
-    return _weighted(x, 1, _cubic_taps(rgb.shape[1], size_hw[1], rgb.device)).permute(2, 0, 1)[None]
+    down = _summed(rgb, size_hw[0])
+    return _summed(down.transpose(0, 1), size_hw[1]).permute(2, 1, 0)[None]
 
 
-def _weighted(x: Tensor, dim: int, taps: tuple[tuple[Tensor, Tensor], ...]) -> Tensor:
-    shape = (-1, 1, 1) if dim == 0 else (1, -1, 1)
-    total: Tensor | None = None
-    for index, weight in taps:
-        part = x.index_select(dim, index).float().mul_(weight.view(shape))
-        total = part if total is None else total.add_(part)
-    assert total is not None
+def _summed(x: Tensor, target: int) -> Tensor:
+    """N×M×C → float32 target×M×C, lines that are weighted sums of four of the N."""
+    chosen, which, weights = _cubic_taps(x.shape[0], target, x.device)
+    lines = (x if chosen is None else x.index_select(0, chosen)).float()
+    table = lines.reshape(len(lines), -1)
+    sums = _summed_by_taps if x.device.type == "mps" else _summed_at_once
+    return sums(table, which, weights).view(target, *x.shape[1:])
+
+
+def _summed_at_once(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
+    return F.embedding_bag(which, table, mode="sum", per_sample_weights=weights)
+
+
+def _summed_by_taps(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
+    """The same for devices that have no `embedding_bag`: MPS before torch 2.10."""
+    total = table.new_zeros(len(which), table.shape[1])
+    for tap in range(which.shape[1]):
+        total += table.index_select(0, which[:, tap]).mul_(weights[:, tap, None])
     return total
 
 
