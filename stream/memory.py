@@ -9,8 +9,9 @@ _DECODER, _ENCODER = 30, 150
 """Bytes for each pixel of the picture that libavcodec holds: 20 decoded pictures of 1.5 bytes (16 references and what
 waits), and x264's look-ahead of 25 pictures with their half-pixel planes, 6 bytes each (`veryfast`; measured: 110)."""
 
-_SLACK = 32 * 2**20
-"""Stacks of threads, and what allocators keep."""
+_SLACK = 64 * 2**20
+"""Stacks of threads, and what malloc keeps of freed pictures: up to 42 MB of 640x480 in batches of 4, which glibc's
+`MALLOC_MMAP_THRESHOLD_=131072` would give back, mallopt(3), at the price of touching fresh pages for each picture."""
 
 
 def ceiling_bytes(size_hw: tuple[int, int], out_size_hw: tuple[int, int], *, batch: int, depth: int, queue: int) -> int:
