@@ -1,6 +1,7 @@
 """The scripts that train the built-in model: what is measured, what samples hold, and that a stopped run goes on."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors import safe_open
 import stream
 from stream.models import registry
 from stream.models.starter import Starter
-from tests import starter_scripts  # noqa: F401
+from tests.starter_scripts import needs_compiler
 
 import dataset  # isort: skip
 import evaluate  # isort: skip
@@ -117,6 +118,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = tuple(train.Part(48, [(32, 32), (32, 64)], fixed, 0.5, 1e-3) for fixed in (2, 0))
     monkeypatch.setattr(train, "PARTS", parts)
     monkeypatch.setattr(train, "TOTAL", 96)
+    monkeypatch.setattr(train, "BATCH", 16)
 
     def fresh() -> Starter:
         torch.manual_seed(3)
@@ -128,13 +130,16 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_training(work: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, torch.Tensor]:
     threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["train.py", "--work", str(work), "--threads", "1", *options])
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", "--work", str(work), "--workers", "1", "--precision", "fp32", *options]
+    )
     train.main()
     torch.set_num_threads(threads)
     saved = torch.load(work / "run" / "checkpoint.pt", weights_only=True)
     return {"sample": torch.tensor(saved["sample"]), **saved["network"]}
 
 
+@needs_compiler
 def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stop in ("16", "64", "96"):
         pieces = run_training(work, monkeypatch, "--samples", stop)
@@ -151,6 +156,26 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypa
     assert log[-1]["pictures"] == 16
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_workers_train_one_network_and_stop_together(work: Path) -> None:
+    """In processes of their own, as users start them: with ImageNet weights and the real schedule."""
+    command = [sys.executable, train.__file__, "--work", work, "--workers", "2", "--samples", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 workers" in done.stdout
+    log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["sample"] for row in log] == [64]
+    assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] == 64
+    with subprocess.Popen(command[:-2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "from sample 64" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(120) == 0
+    assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] > 64
+
+
+@needs_compiler
 def test_the_first_part_leaves_the_first_stages_as_they_are(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = run_training(work, monkeypatch, "--samples", "48")
     torch.manual_seed(3)
@@ -161,6 +186,7 @@ def test_the_first_part_leaves_the_first_stages_as_they_are(work: Path, monkeypa
     assert "head.0.weight" not in same
 
 
+@needs_compiler
 def test_exported_weights_load_and_give_the_expected_numbers(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_training(work, monkeypatch, "--samples", "32")
     monkeypatch.setattr(export, "WEIGHTS", work / "starter.safetensors")

@@ -63,11 +63,17 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Batches(Sampler[list[Request]]):
-    """Batches of one size each, from `first` sample to `last`; the size is drawn by the batch's own seed."""
+    """Batches of one size each, from `first` sample to `last`; the size is drawn by the batch's own seed.
 
-    def __init__(self, first: int, last: int, batch: int, sizes: list[tuple[int, int]], seed: int) -> None:
+    A worker of several gets every so-manieth sample of each batch.
+    """
+
+    def __init__(
+        self, first: int, last: int, batch: int, sizes: list[tuple[int, int]], seed: int, worker: int, workers: int
+    ) -> None:
         self._numbers = range(first, last, batch)
         self._batch, self._sizes, self._seed = batch, sizes, seed
+        self._worker, self._workers = worker, workers
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -75,7 +81,8 @@ class Batches(Sampler[list[Request]]):
     def __iter__(self) -> Iterator[list[Request]]:
         for start in self._numbers:
             height, width = np.random.default_rng([self._seed, 2, start]).choice(self._sizes)
-            yield [(number, int(height), int(width)) for number in range(start, start + self._batch)]
+            mine = range(start + self._worker, start + self._batch, self._workers)
+            yield [(number, int(height), int(width)) for number in mine]
 
 
 def crop(rng: Generator, rgb: U8, inverse: F32, height: int, width: int) -> tuple[U8, F32]:
