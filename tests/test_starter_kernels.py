@@ -1,5 +1,6 @@
 """The compiled functions that training uses give torch's numbers, and several workers agree."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,23 @@ def test_relu6_equals_torchs_wherever_it_is_called(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
+def test_a_batch_norm_of_a_large_mean_keeps_its_variance() -> None:
+    ours, theirs = nn.BatchNorm2d(16), nn.BatchNorm2d(16)
+    kernels.use_compiled(ours)
+    x = (picture(16, 16, 24) + 500).contiguous(memory_format=torch.channels_last)
+    exact = x.double().var((0, 2, 3), correction=0).float()
+    variance = kernels.compiled().norm(x, ours.weight.detach(), ours.bias.detach(), ours.eps)[2]
+    torch.testing.assert_close(variance, exact, rtol=0.01, atol=0)
+    assert_close((ours(x),), (theirs(x),), 0.01)
+
+
+def test_other_convolutions_are_refused() -> None:
+    for module in (nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 16, 3, padding=1, groups=8)):
+        with pytest.raises(ValueError, match="not what the compiled functions do"):
+            kernels.use_compiled(module)
+
+
+@needs_compiler
 def test_what_the_kernels_cannot_take_is_refused() -> None:
     with pytest.raises(RuntimeError, match="channels last"):
         kernels.compiled().depthwise(torch.zeros(1, 16, 4, 4), torch.zeros(9, 16), None, 1, 1, 1, 4, 4)
@@ -113,13 +131,17 @@ def share(member: team.Team, folder: Path) -> None:
     values = [torch.tensor([[1.0, 2.0]]) * (member.rank + 1), torch.tensor([10.0 * member.rank])]
     member.mean(values)
     total = member.total(torch.tensor([float(member.rank), 1.0]))
-    torch.save([*values, total], folder / f"{member.rank}.pt")
+    alike = [member.are_alike(torch.tensor([value, 1.0])) for value in (3.0, float(member.rank))]
+    torch.save([*values, total, torch.tensor(alike)], folder / f"{member.rank}.pt")
 
 
 def test_a_teams_members_all_get_the_mean_and_the_sum(tmp_path: Path) -> None:
+    before = dict(os.environ)
     team.gather(3, 8, share, tmp_path)
+    assert dict(os.environ) == before
     for rank in range(3):
-        first, second, total = torch.load(tmp_path / f"{rank}.pt")
+        first, second, total, alike = torch.load(tmp_path / f"{rank}.pt")
+        assert alike.tolist() == [True, False]
         assert first.tolist() == [[2.0, 4.0]]
         assert second.tolist() == [10.0]
         assert total.tolist() == [3.0, 3.0]

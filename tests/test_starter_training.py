@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -13,12 +14,13 @@ from safetensors import safe_open
 
 import stream
 from stream.models import registry
-from stream.models.starter import Starter
+from stream.models.starter import Encoder, Starter
 from tests.starter_scripts import needs_compiler
 
 import dataset  # isort: skip
 import evaluate  # isort: skip
 import export  # isort: skip
+import kernels  # isort: skip
 import metrics  # isort: skip
 import train  # isort: skip
 
@@ -140,6 +142,46 @@ def run_training(work: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
 
 
 @needs_compiler
+@pytest.mark.parametrize("compiled", [False, True])
+def test_merged_norms_change_neither_maps_nor_gradients(compiled: bool) -> None:
+    torch.manual_seed(5)
+    plain, merged = Encoder(), Encoder()
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2), module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    merged.load_state_dict(plain.state_dict())
+    for encoder in (plain.eval(), merged.eval()):
+        encoder.to(memory_format=torch.channels_last)
+    if compiled:
+        kernels.use_compiled(merged)
+    train.merge_norms(merged)
+    x = torch.randn(2, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    maps = []
+    with kernels.CompiledRelu6() if compiled else nullcontext():
+        maps.append(merged(x))
+    maps.append(plain(x))
+    for ours, theirs in zip(*maps, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    for encoder_maps in maps:
+        sum((level.square().mean() for level in encoder_maps), torch.zeros(())).backward()
+    for (name, ours), theirs in zip(merged.named_parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None, name
+        assert (ours.grad - theirs.grad).abs().max() <= 1e-3 * theirs.grad.abs().max() + 1e-9, name
+
+
+def test_the_last_convolution_stays_exact_under_autocast() -> None:
+    torch.manual_seed(6)
+    network = Starter().eval()
+    x = torch.randn(1, 16, 32, 32)
+    wanted = network.head[2](x)
+    train.exact_last(network)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.head[0](torch.zeros(1, 24, 8, 8)).dtype == torch.bfloat16
+        assert torch.equal(network.head[2](x), wanted)
+
+
+@needs_compiler
 def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stop in ("16", "64", "96"):
         pieces = run_training(work, monkeypatch, "--samples", stop)
@@ -165,14 +207,28 @@ def test_workers_train_one_network_and_stop_together(work: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 workers" in done.stdout
     log = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text().splitlines()]
-    assert [row["sample"] for row in log] == [64]
+    assert [(row["sample"], row["workers"]) for row in log] == [(64, 2)]
     assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] == 64
     with subprocess.Popen(command[:-2], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "from sample 64" in process.stdout.readline()
         process.terminate()
         assert process.wait(120) == 0
-    assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] > 64
+    assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] >= 64
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_workers_stay_alike_and_go_on_as_if_they_had_not_stopped(work: Path) -> None:
+    command = [sys.executable, train.__file__, "--work", work, "--workers", "2", "--precision", "fp32", "--samples"]
+    networks = []
+    for stops in (["64", "128"], ["128"]):
+        for stop in stops:
+            done = subprocess.run([*command, stop], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr  # each start compares the workers' networks
+        networks.append(torch.load(work / "run" / "checkpoint.pt", weights_only=True)["network"])
+        (work / "run").rename(work / f"run to {len(networks)}")
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
 @needs_compiler

@@ -65,7 +65,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 class Batches(Sampler[list[Request]]):
     """Batches of one size each, from `first` sample to `last`; the size is drawn by the batch's own seed.
 
-    A worker of several gets every so-manieth sample of each batch.
+    Worker `worker` of several gets every `workers`-th sample of each batch.
     """
 
     def __init__(

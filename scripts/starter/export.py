@@ -55,7 +55,9 @@ def record(best: dict[str, Any]) -> dict[str, Any]:
             }
             for part in train.PARTS
         ],
-        "hours_of_two_cores": best["hours"],
+        "hours": best["hours"],
+        "workers": best["workers"],
+        "precision": best["precision"],
         "held_out": {key: round(best[key], 4) for key in ("abs_rel", "delta1", "ordinal", "sharpness")},
         "licence": "Apache-2.0",
     }

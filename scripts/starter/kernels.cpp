@@ -3,7 +3,8 @@
 // With torch's own the gradients of depthwise convolutions take most of a training step on a CPU (33 ms for 16x1152x5x6
 // under a kernel of 5x5, 39 in bfloat16), and hide what a processor with AMX gains elsewhere. Here sixteen channels of a
 // picture at a time are copied between zeros, as floats, into a buffer that the second-level cache holds; GCC's vector
-// types then are one register of AVX-512, or several of something smaller. Invariant: all sums are float32.
+// types then are one register of AVX-512, or several of something smaller. Invariant: sums are of floats or doubles.
+// Only ReLU6 in bfloat16 hides what is not a number, as 0 or 6.
 
 #include <torch/extension.h>
 
@@ -11,7 +12,6 @@
 #include <cstring>
 #include <numeric>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 namespace {
@@ -268,11 +268,13 @@ struct Rows {
   }
 };
 
-// The means over pictures and pixels of f(number) and g(number), for each channel: `body` adds one vector's to two sums.
+using Doubles = std::vector<double>;
+
+// The means over pictures and pixels of two functions of a number, for each channel: `body` adds one vector's to two sums.
 template <typename F>
-std::pair<at::Tensor, at::Tensor> means(const Rows& rows, const at::TensorOptions& options, F body) {
+std::pair<Doubles, Doubles> means(const Rows& rows, F body) {
   constexpr int64_t CHUNK = 128;  // float sums of so many are added up as doubles
-  std::vector<double> first(rows.channels), second(rows.channels);
+  Doubles first(rows.channels), second(rows.channels);
   std::vector<Floats> a(rows.period), b(rows.period);
   for (int64_t start = 0; start < rows.count; start += CHUNK) {
     std::fill(a.begin(), a.end(), Floats{});
@@ -285,11 +287,13 @@ std::pair<at::Tensor, at::Tensor> means(const Rows& rows, const at::TensorOption
     }
   }
   double each = (double)rows.count * rows.period * LANES / rows.channels;
-  auto out = std::make_pair(at::empty({rows.channels}, options), at::empty({rows.channels}, options));
-  for (int c = 0; c < rows.channels; c++) {
-    out.first.data_ptr<float>()[c] = first[c] / each;
-    out.second.data_ptr<float>()[c] = second[c] / each;
-  }
+  for (int c = 0; c < rows.channels; c++) first[c] /= each, second[c] /= each;
+  return {first, second};
+}
+
+at::Tensor as_tensor(const Doubles& values, const at::TensorOptions& options) {
+  auto out = at::empty({(int64_t)values.size()}, options);
+  std::copy(values.begin(), values.end(), out.data_ptr<float>());
   return out;
 }
 
@@ -310,12 +314,13 @@ std::vector<at::Tensor> norm(const at::Tensor& x, const at::Tensor& w, const at:
   auto y = at::empty_like(x);
   at::Tensor mean, variance, inverse;
   by_type(x, [&](auto* from) {
-    std::tie(mean, variance) = means(rows, w.options(), [&](int64_t at, int, Floats& sum, Floats& squares) {
+    auto [first, second] = means(rows, [&](int64_t at, int, Floats& sum, Floats& squares) {
       Floats value = load(from + at);
       sum += value;
       squares += value * value;
     });
-    variance = (variance - mean * mean).clamp_min(0);
+    for (int c = 0; c < rows.channels; c++) second[c] = std::max(0., second[c] - first[c] * first[c]);
+    mean = as_tensor(first, w.options()), variance = as_tensor(second, w.options());
     inverse = (variance + eps).rsqrt();
     auto scale = (w * inverse).contiguous(), shift = (b - mean * scale).contiguous();
     auto scales = rows.spread(scale.data_ptr<float>()), shifts = rows.spread(shift.data_ptr<float>());
@@ -343,11 +348,12 @@ std::vector<at::Tensor> norm_gradients(const at::Tensor& x, const at::Tensor& w,
     const T* slopes = g.data_ptr<T>();
     auto shift = (mean * inverse).contiguous();
     auto inverses = rows.spread(inverse.data_ptr<float>()), shifts = rows.spread(shift.data_ptr<float>());
-    std::tie(of_b, of_w) = means(rows, w.options(), [&](int64_t at, int v, Floats& sum, Floats& products) {
+    auto [first, second] = means(rows, [&](int64_t at, int v, Floats& sum, Floats& products) {
       Floats slope = load(slopes + at);
       sum += slope;
       products += slope * (load(from + at) * inverses[v] - shifts[v]);
     });
+    of_b = as_tensor(first, w.options()), of_w = as_tensor(second, w.options());
     // gx = w / deviation * (g - mean of g - x' * mean of g x'), where x' is x normalised.
     auto scale = (w * inverse).contiguous(), of_x = (scale * of_w * inverse).contiguous();
     auto rest = (scale * (of_w * shift - of_b)).contiguous();

@@ -6,6 +6,7 @@
 import os
 import sys
 import types
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import cpp_extension
 
+from stream.infer.backends.inductor import processor
 from stream.models.layers import SameConv2d, same_padding
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -23,12 +25,13 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 
 @cache
 def compiled() -> Any:
-    """The compiled functions, built once for this machine's processor and kept in torch's extensions folder."""
+    """The compiled functions, built once for each kind of processor and kept in torch's extensions folder."""
     beside = str(Path(sys.executable).parent)  # where pip put ninja
     if beside not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] += os.pathsep + beside
-    flags = ["-O3", "-march=native", "-ffast-math"]
-    return cpp_extension.load("starter_kernels", [str(SOURCE)], extra_cflags=flags)
+    flags = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only"]
+    name = f"starter_kernels_{zlib.crc32(processor(torch.device('cpu')).encode()):08x}"
+    return cpp_extension.load(name, [str(SOURCE)], extra_cflags=flags)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -108,6 +111,13 @@ def use_compiled(network: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            kernel, stride, other = module.kernel_size, module.stride, (module.dilation, module.out_channels)
+            padding = module.padding if isinstance(module, SameConv2d) else (kernel[0] // 2, kernel[0] // 2)
+            fits = (module.padding, len({*kernel}), len({*stride}), other) == (
+                padding, 1, 1, ((1, 1), module.in_channels),
+            )  # fmt: skip
+            if not fits:
+                raise ValueError(f"{module} is not what the compiled functions do")
             module.forward = types.MethodType(_depthwise, module)  # type: ignore[method-assign]
 
 

@@ -46,6 +46,16 @@ class Team:
         self.barrier.wait(LONGEST_WAIT_S)  # nobody writes again before all have read
         return sums
 
+    def are_alike(self, values: Tensor) -> bool:
+        """Whether every member's `values` are the same."""
+        if self.slots is None:
+            return True
+        self.slots[self.rank, : len(values)] = values
+        self.barrier.wait(LONGEST_WAIT_S)
+        alike = bool((self.slots[:, : len(values)] == values).all())
+        self.barrier.wait(LONGEST_WAIT_S)
+        return alike
+
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each float32 tensor by its mean over the members."""
         if self.size == 1:
@@ -80,11 +90,15 @@ def gather(size: int, numbers: int, work: Callable[..., None], *arguments: Any) 
     if size == 1:
         work(Team(), *arguments)
         return
-    os.environ.update(KEEP_PAGES)
     slots = torch.zeros(size, numbers).share_memory_()
     barrier = processes.get_context("spawn").Barrier(size)
     with until_told() as stopping:
+        before = dict(os.environ)
+        os.environ.update(KEEP_PAGES)
         context = processes.spawn(_member, (slots, barrier, work, arguments), nprocs=size, join=False)
+        for name in KEEP_PAGES.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
         assert context is not None
         passed_on = False
         while not context.join(timeout=1):

