@@ -1,6 +1,7 @@
 """Hardware decoding: asked for by name or `auto`, refused or fallen back from, never silently."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,32 @@ def test_auto_goes_on_with_the_processor_says_so_and_counts_it(
     (note,) = source.info.notes
     assert note.startswith(f"--hwaccel auto: {why}")
     assert note.endswith("; the processor decodes")
+
+
+def test_a_profile_that_the_device_does_not_take_is_told_at_the_first_frame() -> None:
+    log = CaptureLog()
+    for device_format in ("cuda", "vaapi", "d3d11va_vld"):
+        hwaccel.check_first_frame(SimpleNamespace(is_hwaccel=True, pix_fmt=device_format, name="h264"), log)  # type: ignore[arg-type]
+    hwaccel.check_first_frame(SimpleNamespace(is_hwaccel=False, pix_fmt="yuv422p", name="h264"), log)  # type: ignore[arg-type]
+    assert (log.notes, log.decoder_fallbacks) == ([], 0)
+    hwaccel.check_first_frame(SimpleNamespace(is_hwaccel=True, pix_fmt="yuv422p", name="h264"), log)  # type: ignore[arg-type]
+    assert log.notes == ["--hwaccel auto: the device does not decode h264 with yuv422p; the processor decodes"]
+    assert log.decoder_fallbacks == 1
+
+
+def test_a_device_that_takes_only_another_stream_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV lets it pass then; here a container that was opened without any device stands for that."""
+    opened = []
+
+    def without_device(address: str, **options: object) -> object:
+        opened.append(av.open(address))
+        return opened[-1]
+
+    monkeypatch.setattr(hwaccel, "_opened", without_device)
+    with pytest.raises(SourceError, match="vulkan does not decode this video"):
+        hwaccel.open_container(str(clip), "vulkan", CaptureLog())
+    with pytest.raises(AssertionError, match="not open"):
+        opened[0].seek(0)
 
 
 def test_the_fallback_is_in_the_report(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],

@@ -82,8 +82,11 @@ class FrameMaker:
         return frame
 
     def _orientation_of(self, decoded: "VideoFrame") -> Orientation:
-        """That of the first frame until the rotation changes. PyAV ties a frame whose side data is looked at into a
-        reference cycle: hundreds of decoded frames would wait for the garbage collector, gigabytes at 4K."""
+        """That of the first frame until the rotation changes; a flip alone, in mid-stream, goes unnoticed.
+
+        PyAV ties a frame whose side data is looked at into a reference cycle: hundreds of decoded frames would wait for
+        the garbage collector, gigabytes at 4K.
+        """
         if self._orientation is None or decoded.rotation != self._rotation:
             self._orientation, self._rotation = orientation_of(decoded), decoded.rotation
         return self._orientation

@@ -14,12 +14,15 @@ from stream.media import av
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
 
 OFF, AUTO = "off", "auto"
 DEVICES = ("cuda", "videotoolbox", "d3d11va", "vaapi", "vulkan")
 """FFmpeg's names, in the order in which `auto` tries them."""
 _PROBE_CODEC = "h264"
 """Every such device decodes it."""
+_DEVICE_FORMATS = frozenset({"cuda", "videotoolbox_vld", "d3d11", "d3d11va_vld", "vaapi", "vulkan"})
+"""Pixel formats of a decoder whose pictures lie in a device's memory (FFmpeg's pixdesc.c)."""
 
 
 def check(name: str) -> None:
@@ -59,11 +62,29 @@ def open_container(address: str, hwaccel: str, log: CaptureLog, **options: Any) 
     try:
         container = _opened(address, hwaccel=accelerator, **options)
     except RuntimeError as error:  # what PyAV says if no stream is for the device
-        what, hint = f"{device} does not decode this video", "use --hwaccel auto or off"
-        raise SourceError(what, where=shown(address), hint=hint) from error
-    if is_auto and not choose_video_stream(container, shown(address)).codec_context.is_hwaccel:
-        _fall_back(log, f"{device} does not decode this video")
+        raise _refused(device, address) from error
+    try:
+        # PyAV is content with any stream, be it cover art, that the device takes.
+        if not choose_video_stream(container, shown(address)).codec_context.is_hwaccel:
+            if not is_auto:
+                raise _refused(device, address)
+            _fall_back(log, f"{device} does not decode this video")
+    except SourceError:
+        container.close()
+        raise
     return container
+
+
+def check_first_frame(decoder: "VideoCodecContext", log: CaptureLog) -> None:
+    """To be called when the first frame has been decoded: only now it is known whether the device takes its profile,
+    too. With `auto` the processor has decoded it otherwise; a device that was named gives no frame."""
+    if decoder.is_hwaccel and decoder.pix_fmt not in _DEVICE_FORMATS:
+        _fall_back(log, f"the device does not decode {decoder.name} with {decoder.pix_fmt}")
+
+
+def _refused(device: str, address: str) -> SourceError:
+    hint = "use --hwaccel auto or off"
+    return SourceError(f"{device} does not decode this video", where=shown(address), hint=hint)
 
 
 def _opened(address: str, **options: Any) -> "InputContainer":

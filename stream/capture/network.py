@@ -147,6 +147,7 @@ class LiveSource:
             self._first = next(self._frames, None)  # it alone tells the true size and orientation
             if self._first is None:
                 raise SourceError("ended before the first frame", where=shown(url))
+            hwaccel.check_first_frame(stream.codec_context, self.log)
             self.info = SourceInfo(
                 name=shown(url),
                 size=self._first.size,

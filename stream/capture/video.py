@@ -96,6 +96,7 @@ class VideoSource:
             self._first = next(self._frames, None)
             if self._first is None:
                 raise self._nothing_found(start_s, end_s)
+            hwaccel.check_first_frame(stream.codec_context, self.log)
             rate = stream.average_rate or stream.guessed_rate
             self.info = SourceInfo(
                 name=self._name,
@@ -261,7 +262,9 @@ class VideoSource:
     def _nothing_found(self, start_s: float | None, end_s: float | None) -> Exception:
         if self._last_end is None:
             reasons = ", ".join(self._problems)
-            return SourceError(f"holds no frame that can be decoded{reasons and ': ' + reasons}", where=self._name)
+            what = f"holds no frame that can be decoded{reasons and ': ' + reasons}"
+            hint = "perhaps the device does not decode it: use --hwaccel auto or off"
+            return SourceError(what, where=self._name, hint=hint if self._stream.codec_context.is_hwaccel else "")
         if end_s is not None and end_s <= (start_s or 0):
             return UsageError(f"--end {end_s:g} is not after --start {start_s or 0:g}", where=self._name)
         length_s = float((self._last_end - (self._origin or 0)) * self._time_base)
