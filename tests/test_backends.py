@@ -19,7 +19,7 @@ from stream.infer.backends import Size, choose, inductor, int8, onnx
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.choose import Setting
 from stream.infer.backends.eager import Eager
-from stream.infer.backends.exported import MAX_SIZES, Call, Exported, Program
+from stream.infer.backends.exported import MAX_SIZES, Call, Exported, Program, UnusableError
 from stream.infer.engine import Engine
 from stream.models import registry
 from tests.tiny_model import SPEC, Tiny, frame, loaded
@@ -94,7 +94,7 @@ def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
 
         def load(self, folder: Path) -> Call:
             if not self.made:
-                raise ModelError("written by another version")
+                raise UnusableError("written by another version")
             return super().load(folder)
 
     exported(Portable(), tmp_path).prepare((24, 32))
@@ -114,8 +114,13 @@ def test_what_never_loads_is_an_error(tmp_path: Path) -> None:
             raise ModelError("no")
 
     exported(Portable(), tmp_path).prepare((24, 32))
+    broken = Broken()
     with pytest.raises(ModelError, match="no"):
-        exported(Broken(), tmp_path).prepare((24, 32))
+        exported(broken, tmp_path).prepare((24, 32))
+    assert broken.made == []  # the files are not to blame: they stay
+    again = Portable()
+    exported(again, tmp_path).prepare((24, 32))
+    assert again.made == []
 
 
 def test_other_weights_or_versions_are_exported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

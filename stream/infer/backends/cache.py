@@ -82,7 +82,8 @@ class ModelCache:
     def discard(self, entry: Entry) -> None:
         """Remove an entry whose files are whole and of no use all the same."""
         self._say(f"{entry.folder} is of no use here: it is made again")
-        shutil.rmtree(entry.folder, ignore_errors=True)
+        with FileLock(self.folder / f"{entry.folder.name}.lock"):
+            shutil.rmtree(entry.folder, ignore_errors=True)
 
     def recall(self, key: Mapping[str, object]) -> Mapping[str, Any] | None:
         """The facts of an entry that is there, else None."""

@@ -32,6 +32,10 @@ Program = torch.export.ExportedProgram
 Call = Callable[[Tensor], Tensor]
 
 
+class UnusableError(ModelError):
+    """A runtime does not take files that are whole: they are of another version or machine than it is."""
+
+
 class Runtime(Protocol):
     """Turns exported programs into files, and files into calls.
 
@@ -63,7 +67,8 @@ class Runtime(Protocol):
         """What `make` has written, ready to be called with n×3×H×W, giving n×H×W.
 
         Raises:
-            ModelError: the runtime does not take the files.
+            UnusableError: the runtime does not take the files.
+            ModelError: it cannot start.
         """
         ...
 
@@ -167,7 +172,7 @@ class Exported:
             entry = self._cache.entry(key, make)
             try:
                 call = self.runtime.load(entry.folder)
-            except ModelError:  # whole, but of another version or machine than its key could tell
+            except UnusableError:  # of another version or machine than the key could tell
                 if entry.is_new:
                     raise
                 self._cache.discard(entry)

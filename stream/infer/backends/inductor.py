@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stream.errors import ModelError
 from stream.infer.backends.eager import placed
-from stream.infer.backends.exported import Call, Program
+from stream.infer.backends.exported import Call, Program, UnusableError
 from stream.infer.device import DTYPES
 from stream.models.registry import LoadedModel
 
@@ -79,9 +79,11 @@ class Inductor:
 
         try:
             package: Any = aoti_load_package(str(folder / _FILE), device_index=self.device.index or -1)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # the loader raises what it likes
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"cannot be loaded: {reason}", where=str(folder), hint="use --backend torch") from error
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UnusableError(f"cannot be loaded: {reason}", where=str(folder), hint="use --backend torch") from error
 
         def call(x: Tensor) -> Tensor:
             output: Tensor = package(x)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stream.errors import MissingExtraError, ModelError, UsageError
 from stream.infer.backends.eager import placed
-from stream.infer.backends.exported import Call, Program
+from stream.infer.backends.exported import Call, Program, UnusableError
 from stream.infer.device import DTYPES
 from stream.models.registry import LoadedModel
 
@@ -139,7 +139,7 @@ class Onnx:
         except Exception as error:  # its exceptions have no common base but this
             reason = str(error).strip().splitlines()[-1]
             what = f"ONNX Runtime does not take it: {reason}"
-            raise ModelError(what, where=str(folder), hint="use --backend torch") from error
+            raise UnusableError(what, where=str(folder), hint="use --backend torch") from error
         if session.get_providers()[0] != wanted:
             what = f"ONNX Runtime could not start {wanted}"
             raise ModelError(what, where="--provider", hint="is the library it needs installed? use --device cpu")

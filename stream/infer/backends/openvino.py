@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stream.errors import ModelError
 from stream.infer.backends import int8
-from stream.infer.backends.exported import Call, Program
+from stream.infer.backends.exported import Call, Program, UnusableError
 from stream.infer.backends.int8 import Samples
 from stream.models.openvino_ir import imported
 from stream.models.registry import LoadedModel
@@ -118,6 +117,6 @@ def _seconds(call: _Request) -> float:
     return best
 
 
-def _refused(error: RuntimeError, folder: Path) -> ModelError:
+def _refused(error: RuntimeError, folder: Path) -> UnusableError:
     reason = str(error).strip().splitlines()[-1]
-    return ModelError(f"OpenVINO does not take it: {reason}", where=str(folder), hint="use --backend torch")
+    return UnusableError(f"OpenVINO does not take it: {reason}", where=str(folder), hint="use --backend torch")
