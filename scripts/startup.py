@@ -7,6 +7,7 @@ Prints a Markdown table. Models that have no weights in the package get the dete
 
 import argparse
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,7 @@ print(*marks)
 
 def main() -> None:
     """Measure each model."""
+    os.environ["PYTHONPATH"] = sys.path[0]  # what is measured is this checkout
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["starter", "dpt_beit_large_512"])
     parser.add_argument("--repeat", type=int, default=5)

@@ -248,9 +248,9 @@ def run_config(
             preview.metrics, preview.log = pipeline.metrics, lambda: source.log
         for note in outputs.notes:
             say(note)
+        for engine in engines:
+            _tell_of_memory(config, source.info, engine, renderer.output_size(source.info.size), queue, say)
         unless_running.pop_all()
-    for engine in engines:
-        _tell_of_memory(config, source.info, engine, renderer.output_size(source.info.size), queue, say)
     names = " | ".join(engine.spec.name for engine in engines)
     return supervise(pipeline, engines, config, started=started, say=say, model=names)
 

@@ -1,6 +1,8 @@
 """How much memory the frames of a run can take: bounded by its settings, whatever the length of the video.
 
-Invariant: the ceiling follows from what the stages can hold at once; scripts/memory.py measures that it is obeyed.
+Invariant: the ceiling follows from what the stages can hold at once; scripts/memory.py measures that it is obeyed, for
+8-bit video to H.264. 10-bit and HDR decoders take twice the bytes, other encoders their own, and the writers of png16
+and exr a few pictures more; stills that are grouped wait up to `batcher.LOOKAHEAD_BYTES` besides.
 """
 
 _RGB, _DEPTH = 3, 4

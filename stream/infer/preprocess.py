@@ -126,7 +126,8 @@ class Preprocessor:
         memory_format: torch.memory_format = torch.channels_last,
     ) -> Tensor:
         """uint8 H×W×3 → normalised `dtype` 1×3×h×w in `memory_format`; computed in float32."""
-        # Permuting is a view, and the conversion keeps its order in memory: channels last without a copy for it.
+        # Permuting is a view, whose order in memory is channels last; only bicubic ends across, so that the conversion
+        # has to transpose the network's input.
         if tuple(rgb.shape[:2]) == size_hw:
             x = rgb.permute(2, 0, 1)[None].float()
         elif self._resample is Resample.BILINEAR_ANTIALIAS:
