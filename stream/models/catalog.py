@@ -25,7 +25,7 @@ STARTER = ModelSpec(
     weights=WeightsFile(
         file="starter.safetensors",
         packaged=True,
-        sha256="1704bae20801e70f58f5ff3ee73a22f48cdbbb82fe406452cadfe871fcaec549",
+        sha256="87413519e8f8f3bee21fc2829eba4106423e0ca3e5a5ab30220c8193105f30ef",
     ),
     parameters_m=3.2,
     licence="Apache-2.0",
