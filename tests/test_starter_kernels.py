@@ -108,7 +108,7 @@ def test_a_batch_norm_of_a_large_mean_keeps_its_variance() -> None:
     x = (picture(16, 16, 24) + 500).contiguous(memory_format=torch.channels_last)
     exact = x.double().var((0, 2, 3), correction=0).float()
     variance = kernels.compiled().norm(x, ours.weight.detach(), ours.bias.detach(), ours.eps)[2]
-    torch.testing.assert_close(variance, exact, rtol=0.01, atol=0)
+    torch.testing.assert_close(variance, exact, rtol=1e-3, atol=0)
     assert_close((ours(x),), (theirs(x),), 0.01)
 
 

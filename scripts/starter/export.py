@@ -102,6 +102,7 @@ def main() -> None:
     save_file(half, partial, metadata={key: v if isinstance(v, str) else json.dumps(v) for key, v in made.items()})
     if partial.stat().st_size > MOST_BYTES:
         raise SystemExit(f"{partial}: {partial.stat().st_size} bytes; at most {MOST_BYTES}")
+    partial.chmod(0o644)
     partial.rename(WEIGHTS)
     EXPECTED.write_text(json.dumps(expected(network, half)) + "\n")
     print(json.dumps(made, indent=2))

@@ -314,12 +314,17 @@ std::vector<at::Tensor> norm(const at::Tensor& x, const at::Tensor& w, const at:
   auto y = at::empty_like(x);
   at::Tensor mean, variance, inverse;
   by_type(x, [&](auto* from) {
-    auto [first, second] = means(rows, [&](int64_t at, int, Floats& sum, Floats& squares) {
-      Floats value = load(from + at);
+    std::vector<float> origin(from, from + rows.channels);  // of the first pixel: sums of differences do not cancel
+    auto origins = rows.spread(origin.data());
+    auto [first, second] = means(rows, [&](int64_t at, int v, Floats& sum, Floats& squares) {
+      Floats value = load(from + at) - origins[v];
       sum += value;
       squares += value * value;
     });
-    for (int c = 0; c < rows.channels; c++) second[c] = std::max(0., second[c] - first[c] * first[c]);
+    for (int c = 0; c < rows.channels; c++) {
+      second[c] = std::max(0., second[c] - first[c] * first[c]);
+      first[c] += origin[c];
+    }
     mean = as_tensor(first, w.options()), variance = as_tensor(second, w.options());
     inverse = (variance + eps).rsqrt();
     auto scale = (w * inverse).contiguous(), shift = (b - mean * scale).contiguous();
