@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch.nn import functional as F
 
 import stream
 from stream.models import registry
@@ -101,6 +102,32 @@ def test_the_loss_ignores_scale_and_shift_and_is_least_at_the_truth() -> None:
     assert first[0] > 0.5
 
 
+def test_a_moved_picture_and_its_depth_stay_together() -> None:
+    torch.manual_seed(1)
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
+    inverse = (x + 2 * y)[None].repeat(4, 1, 1) / 320
+    rgb = (inverse * 255).round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
+    copies, depth, grid = train.moved(rgb, inverse)
+    inside = (grid.abs() < 0.95).all(-1)
+    differences = (copies[:, 0].float() - depth * 255)[inside]
+    assert differences.abs().mean() < 4  # noise, and nearest against bilinear
+    assert not torch.equal(depth, inverse)
+    assert train.unsteadiness(inverse, depth, grid) < 0.02
+
+
+def test_unsteadiness_is_what_does_not_move_along() -> None:
+    torch.manual_seed(2)
+    still = F.interpolate(torch.rand(3, 1, 6, 8), (96, 128), mode="bicubic")[:, 0]
+    _, _, grid = train.moved(torch.zeros(3, 3, 96, 128, dtype=torch.uint8), still)
+    along = F.grid_sample(still[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    assert train.unsteadiness(still, along, grid) == 0
+    spread = (still - still.mean((1, 2), keepdim=True)).abs().mean((1, 2), keepdim=True)
+    inside = (grid.abs() < 1).all(-1).float().mean((1, 2))
+    found = train.unsteadiness(still, along + 0.1 * spread, grid)
+    assert found == pytest.approx(float(0.1 * inside.mean()), rel=1e-4)
+    assert train.unsteadiness(5 * still, 5 * along + 0.5 * spread, grid) == pytest.approx(float(found), rel=1e-4)
+
+
 def shards(folder: Path, first: int, count: int) -> None:
     folder.mkdir(parents=True)
     rng = RNG(first)
@@ -117,7 +144,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two tiny shards, a tiny schedule, random weights."""
     shards(tmp_path / "pictures", 1, 2)
     shards(tmp_path / "held_out", 9, 1)
-    parts = tuple(train.Part(48, [(32, 32), (32, 64)], fixed, 0.5, 1e-3) for fixed in (2, 0))
+    sizes = [(32, 32), (32, 64)]
+    parts = train.Part(48, sizes, 2, 0.5, 1e-3), train.Part(48, sizes, 0, 0.5, 1e-3, steadiness=1.0)
     monkeypatch.setattr(train, "PARTS", parts)
     monkeypatch.setattr(train, "TOTAL", 96)
     monkeypatch.setattr(train, "BATCH", 16)

@@ -52,13 +52,14 @@ def record(best: dict[str, Any]) -> dict[str, Any]:
                 "fixed_encoder_stages": part.fixed_stages,
                 "gradient_weight": part.gradient_weight,
                 "learning_rate": part.rate,
+                "steadiness": part.steadiness,
             }
             for part in train.PARTS
         ],
         "hours": best["hours"],
         "workers": best["workers"],
         "precision": best["precision"],
-        "held_out": {key: round(best[key], 4) for key in ("abs_rel", "delta1", "ordinal", "sharpness")},
+        "held_out": {key: round(best[key], 4) for key in ("abs_rel", "delta1", "ordinal", "sharpness", "unsteadiness")},
         "licence": "Apache-2.0",
     }
 

