@@ -277,10 +277,20 @@ def test_exported_weights_load_and_give_the_expected_numbers(work: Path, monkeyp
     monkeypatch.setattr(export, "EXPECTED", work / "expected.json")
     monkeypatch.setattr(sys, "argv", ["export.py", "--work", str(work)])
     export.main()
-    model = registry.load("starter", weights=work / "starter.safetensors")
     with safe_open(work / "starter.safetensors", "pt") as file:
         assert file.metadata()["samples"] == "32"
         assert "CC-BY" in file.metadata()["data"]
+    run_training(work, monkeypatch)  # to the end: the last two parts are blended
+    monkeypatch.setattr(sys, "argv", ["export.py", "--work", str(work), "--share", "0.5"])
+    export.main()
+    parts = [torch.load(work / "run" / f"part-{part}.pt", weights_only=True)["weights"] for part in (1, 2)]
+    with safe_open(work / "starter.safetensors", "pt") as file:
+        assert (file.metadata()["samples"], file.metadata()["share_of_last_part"]) == ("96", "0.5")
+        for key in ("head.0.weight", "enc.conv_stem.weight"):
+            torch.testing.assert_close(
+                file.get_tensor(key).float(), (parts[0][key] + parts[1][key]) / 2, atol=1e-3, rtol=1e-3
+            )
+    model = registry.load("starter", weights=work / "starter.safetensors")
     case = json.loads((work / "expected.json").read_text())["cases"][0]
     cv2.imwrite(str(work / "picture.png"), cv2.cvtColor(export.image(640, 480), cv2.COLOR_RGB2BGR))
     ((_, depth),) = stream.iter_depth(work / "picture.png", weights=work / "starter.safetensors", precision="fp32")

