@@ -30,7 +30,7 @@ STARTER = ModelSpec(
     parameters_m=3.2,
     licence="Apache-2.0",
     source="trained for this project on rendered rooms, people, streets and country, see NOTICE",
-    summary="Built in: plausible depth at camera speed on a laptop. Soft on thin things and clutter, vague in the dark.",
+    summary="Built in: plausible depth at camera speed on a laptop. Soft on thin things and clutter, weak in the dark.",
 )
 
 MODELS: tuple[ModelSpec, ...] = (STARTER, *depth_anything.MODELS, *midas.MODELS)
