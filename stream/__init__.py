@@ -26,11 +26,12 @@ from stream.errors import (
     StreamError,
     UsageError,
 )
-from stream.metrics import Outcome, Report
+from stream.metrics import Outcome
 
 if TYPE_CHECKING:
     from stream.config import Config
     from stream.frames import Depth, DepthKind, Frame, SourceInfo
+    from stream.jobs.report import Report
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ _LOADED_WHEN_USED = {
     "Depth": "stream.frames",
     "DepthKind": "stream.frames",
     "Frame": "stream.frames",
+    "Report": "stream.jobs.report",
     "SourceInfo": "stream.frames",
 }
 
@@ -77,7 +79,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LOADED_WHEN_USED})
 
 
-def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object) -> Report:
+def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object) -> "Report":
     """Run `source` through a model into files or a preview, as `depthstream run` does.
 
     Args:
@@ -92,7 +94,7 @@ def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None"
         StreamError: what went wrong; see `stream.errors` for the tree.
         KeyboardInterrupt: Ctrl-C in a file job, after the partial output was kept. A live source just ends.
     """
-    from stream.jobs import run_config
+    from stream.jobs.run import run_config
 
     report = run_config(_config(source, config, options))
     if report.outcome is Outcome.INTERRUPTED:
@@ -111,7 +113,7 @@ def iter_depth(
     Raises:
         StreamError: what went wrong; inputs that cannot be read are skipped, as in `run`.
     """
-    from stream.jobs import iter_config
+    from stream.jobs.run import iter_config
 
     return iter_config(_config(source, config, options))
 

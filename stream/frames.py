@@ -178,3 +178,7 @@ class SourceInfo:
     def __post_init__(self) -> None:
         if min(self.size) < 1 or self.time_base <= 0:
             raise ValueError(f"bad size {self.size} or time base {self.time_base}")
+
+
+Result = tuple[Frame, Depth]
+"""A frame and the depth that was computed from it."""

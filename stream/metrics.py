@@ -4,16 +4,13 @@ Invariant: memory does not grow with the number of frames, and on a clean end
 `captured == written + Σ dropped + Σ skipped`.
 """
 
-import json
 import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
 _BUCKETS_PER_DECADE = 116
 """Ratio of neighbouring latency buckets: 10^(1/116) ≈ 1.02, so a percentile is right within 1 %."""
@@ -100,111 +97,6 @@ class StageTime:
     waiting_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What happened in a run, as numbers.
-
-    Attributes:
-        error: why it failed, None unless `outcome` is FAILED.
-        captured: items attempted, undecodable ones included.
-        inferred: frames that went through the model.
-        written: frames that every lossless sink accepted.
-        shown, not_shown: frames a preview showed, and those it skipped.
-        dropped: frames lost on purpose, by cause (live sources; an interrupted run).
-        skipped: inputs that could not be used: name and reason.
-        fps: written per second, from the first frame captured to the last written.
-        rates: pictures per second that the source delivered (`capture`), the model computed (`model`) and that were
-            written or shown (`output`), each from its first to its last; without those that have fewer than two.
-        latency_p50_s, latency_p95_s: from capture to written or shown.
-        stages: seconds busy and waiting of capture, inference and output.
-        peak_memory_bytes: highest resident size of the process, None where the system does not tell.
-        duration_s: wall time of the whole run, model loading included.
-        outputs: final paths, or those of partial files if interrupted or failed.
-        abandoned: threads that would not stop (stuck in a driver or network call).
-    """
-
-    outcome: Outcome
-    error: str | None = None
-    source: str
-    model: str
-    weights_sha256: str
-    device: str
-    precision: str
-    backend: str
-    captured: int
-    inferred: int
-    written: int
-    shown: int
-    not_shown: int
-    dropped: dict[str, int]
-    skipped: list[dict[str, str]]
-    warnings: list[str]
-    notes: list[str]
-    counters: dict[str, int]
-    fps: float | None
-    rates: dict[str, float]
-    latency_p50_s: float | None
-    latency_p95_s: float | None
-    stages: dict[str, StageTime]
-    peak_memory_bytes: int | None
-    duration_s: float
-    outputs: list[str]
-    abandoned: list[str]
-
-    @classmethod
-    def of_failure(cls, error: str, *, source: str, model: str, duration_s: float) -> "Report":
-        """The report of a run that failed before its first frame."""
-        return cls(
-            outcome=Outcome.FAILED,
-            error=error,
-            source=source,
-            model=model,
-            weights_sha256="",
-            device="",
-            precision="",
-            backend="",
-            captured=0,
-            inferred=0,
-            written=0,
-            shown=0,
-            not_shown=0,
-            dropped={},
-            skipped=[],
-            warnings=[],
-            notes=[],
-            counters={},
-            fps=None,
-            rates={},
-            latency_p50_s=None,
-            latency_p95_s=None,
-            stages={},
-            peak_memory_bytes=peak_memory_bytes(),
-            duration_s=duration_s,
-            outputs=[],
-            abandoned=[],
-        )
-
-    @property
-    def exit_code(self) -> int:
-        """See `Outcome.exit_code`."""
-        return self.outcome.exit_code
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {"exit_code": self.exit_code, **asdict(self)}
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, in one move; into a device or pipe as it is."""
-        path = path.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
-            return
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-
-
 @dataclass(kw_only=True)
 class Metrics:
     """Live numbers of a run. Each counter has one writing thread except `dropped`, which is locked."""
@@ -273,30 +165,3 @@ class Metrics:
             return None
         elapsed = self.last_output_s - self.first_capture_s
         return self.written / elapsed if elapsed > 0 else None
-
-
-def peak_memory_bytes() -> int | None:
-    """Highest resident set size of this process so far; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): bytes on macOS, KiB on Linux
-
-
-def free_memory_bytes() -> int | None:
-    """Memory that programs can still take; None where the system does not tell in a standard way."""
-    import os
-
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:  # Linux: MemAvailable counts what caches would give up
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

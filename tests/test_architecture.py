@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "stream"
+from tests.support.paths import REPOSITORY
+
+ROOT = REPOSITORY / "stream"
 MODULES = sorted(ROOT.rglob("*.py"))
 STAGES = {"capture", "models", "infer", "render", "sinks"}
 
@@ -83,9 +85,9 @@ SLOWER = HEAVY | {"numpy", "yaml", "rich"}  # for a command's own options Typer 
     ("code", "unwanted"),
     [
         ("import stream", SLOWER | {"pydantic"}),
-        ("from stream.cli import invoke; assert invoke(['--help']) == 0", SLOWER | {"pydantic"}),
-        ("from stream.cli import invoke; assert invoke(['run', '--help']) == 0", SLOWER),
-        ("from stream.cli import invoke; assert invoke(['models', '--json']) == 0", HEAVY),
+        ("from stream.cli.main import invoke; assert invoke(['--help']) == 0", SLOWER | {"pydantic"}),
+        ("from stream.cli.main import invoke; assert invoke(['run', '--help']) == 0", SLOWER),
+        ("from stream.cli.main import invoke; assert invoke(['models', '--json']) == 0", HEAVY),
     ],
 )
 def test_help_and_import_load_nothing_heavy(code: str, unwanted: set[str]) -> None:

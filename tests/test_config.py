@@ -8,10 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream import cli, config
+from stream import config
+from stream.cli import main as cli
 from stream.errors import ConfigError
+from tests.support.paths import REPOSITORY
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = REPOSITORY / "configs"
 
 
 def test_every_key_has_an_option_and_back() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.capture.video import VideoSource
+from stream.capture.video.file import VideoSource
 from stream.frames import Frame, RgbImage
 from stream.media import RgbConverter, av, display_size, orientation_of, to_rgb, to_rgb16
-from tests.media_files import (
+from tests.support.media_files import (
     FULL,
     HLG,
     LIMITED,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.metrics import LatencyHistogram, Metrics, Outcome, Rate, Report, StageTime
+from stream.jobs.report import Report
+from stream.metrics import LatencyHistogram, Metrics, Outcome, Rate, StageTime
 
 
 @given(st.lists(st.floats(1e-5, 1e3), min_size=1, max_size=300), st.floats(0, 100))

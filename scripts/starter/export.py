@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from stream.models.starter import Starter  # noqa: E402
-from tests.reference import image  # noqa: E402
+from tests.support.reference import image  # noqa: E402
 
 WEIGHTS = ROOT / "stream" / "data" / "starter.safetensors"
 EXPECTED = ROOT / "tests" / "data" / "starter_expected.json"

@@ -11,20 +11,22 @@ from pathlib import Path
 
 import torch
 
-from stream.bench import bare, plain, whole
+from stream.bench import baseline as plain
+from stream.bench import network as bare
+from stream.bench import pipeline as whole
 from stream.bench.clip import write_clip
-from stream.bench.show import Results
-from stream.bench.stand_in import stand_in
+from stream.bench.report import Results
+from stream.bench.synthetic_weights import stand_in
 from stream.errors import UsageError
 from stream.frames import Frame
 from stream.infer.backends.inductor import missing_tool
 from stream.infer.device import bf16_is_faster, resolve_device
 from stream.infer.engine import Engine
-from stream.infer.lanes import without_pool
+from stream.infer.executor import without_pool
 from stream.models import registry
-from stream.models.locate import search
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
+from stream.models.weights.locate import search
 
 _CALIBRATION = 32
 _BUDGET_S = 20.0
@@ -99,7 +101,7 @@ class _Wanted:
 
 
 def _frames(clip: Path) -> list[Frame]:
-    from stream.capture.video import VideoSource
+    from stream.capture.video.file import VideoSource
 
     source = VideoSource(clip)
     try:

@@ -4,66 +4,19 @@ Invariant: `parse_source` decides from the text and the kind of file alone and r
 options that the source cannot honour rather than ignore them.
 """
 
-import glob
 import math
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from stream.capture.base import Source
+from stream.capture.parse import ParsedSource, SourceForm, parse_source
 from stream.errors import SourceError, UsageError
-
-SCHEMES = (
-    "rtsp",
-    "rtsps",
-    "rtmp",
-    "rtmps",
-    "http",
-    "https",
-    "udp",
-    "tcp",
-    "srt",
-    "rtp",
-    "hls",
-    "hls+http",
-    "hls+https",
-)
-"""URL schemes that are opened as a network source."""
-_PATTERN, _CAMERA = "pattern:", "cam:"
-
-
-class SourceForm(StrEnum):
-    """The form of what was typed."""
-
-    CAMERA = "camera"
-    PATTERN = "pattern"
-    NETWORK = "network"
-    FOLDER = "folder"
-    GLOB = "glob"
-    LIST = "list"
-    PICTURE = "picture"
-    VIDEO = "video"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParsedSource:
-    """What a source text means.
-
-    Attributes:
-        form: see `SourceForm`; a file is what its suffix says, and a video where that says nothing.
-        value: camera index or device, pattern name, URL, path or glob.
-    """
-
-    form: SourceForm
-    value: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,28 +59,6 @@ class SourceOptions:
     max_pixels: int = 250_000_000
 
 
-def parse_source(text: str) -> ParsedSource:
-    """What `text` means, without opening anything.
-
-    Raises:
-        UsageError: empty, or a URL whose scheme is unknown.
-    """
-    text = text.strip()
-    if not text:
-        raise UsageError("the source is empty", allowed="camera, file, folder, glob, .txt list, URL or pattern:NAME")
-    if text.isdecimal():
-        return ParsedSource(form=SourceForm.CAMERA, value=text)
-    if text.startswith(_CAMERA):
-        return _camera(text)
-    if text.startswith(("/dev/video", "/dev/v4l/")):
-        return ParsedSource(form=SourceForm.CAMERA, value=text)
-    if text.startswith(_PATTERN):
-        return ParsedSource(form=SourceForm.PATTERN, value=text.removeprefix(_PATTERN))
-    if "://" in text and not os.path.exists(text):
-        return _url(text)
-    return _path(os.path.expanduser(text))
-
-
 def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
     """Open what `text` means.
 
@@ -155,45 +86,6 @@ def _open(parsed: ParsedSource, options: SourceOptions) -> Source:
     if parsed.form in (SourceForm.FOLDER, SourceForm.GLOB, SourceForm.LIST):
         return _open_stills(parsed.value, options)
     return _open_file(parsed, options)
-
-
-def _camera(text: str) -> ParsedSource:
-    value = text.removeprefix(_CAMERA)
-    if not value.isdecimal() and not value.startswith("/dev/"):
-        raise UsageError(f"{value!r} is no camera number", where=text, allowed="cam:0, cam:1, … or /dev/videoN")
-    return ParsedSource(form=SourceForm.CAMERA, value=value)
-
-
-def _url(text: str) -> ParsedSource:
-    try:
-        parts = urlsplit(text)
-    except ValueError:  # its message and the text may hold a password that cannot be told from the rest
-        hint = "write the special characters of a password as %XX: %5B for ["
-        raise UsageError("not a valid URL", where=f"{text.partition('://')[0]}://…", hint=hint) from None
-    if parts.scheme.lower() == "file":
-        return _path(url2pathname(parts.path))
-    if parts.scheme.lower() not in SCHEMES:
-        from stream.capture.decode import shown
-
-        what = f"unknown kind of URL {parts.scheme}://"
-        raise UsageError(what, where=shown(text), allowed=", ".join((*SCHEMES, "file")))
-    return ParsedSource(form=SourceForm.NETWORK, value=text)
-
-
-def _path(path: str) -> ParsedSource:
-    from stream.capture.find import LIST_SUFFIX
-    from stream.capture.picture import SUFFIXES
-
-    suffix = Path(path).suffix.lower()
-    if os.path.isdir(path):
-        form = SourceForm.FOLDER
-    elif glob.has_magic(path) and not os.path.exists(path):
-        form = SourceForm.GLOB
-    elif suffix == LIST_SUFFIX:
-        form = SourceForm.LIST
-    else:
-        form = SourceForm.PICTURE if suffix in SUFFIXES else SourceForm.VIDEO
-    return ParsedSource(form=form, value=path)
 
 
 def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
@@ -236,7 +128,7 @@ def _open_pattern(name: str, options: SourceOptions) -> Source:
 
 
 def _open_network(url: str, options: SourceOptions) -> Source:
-    from stream.capture.network import Liveness, open_network
+    from stream.capture.video.network import Liveness, open_network
 
     _refuse(options, "a network source", "rate")
     decoder = _checked_decoder(options)
@@ -291,8 +183,8 @@ def _close_late(opened: "Future[Source]") -> None:
 
 def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
     """A live stream that is opened again when it breaks."""
-    from stream.capture.network import Liveness, hangs_up_politely, open_network
     from stream.capture.reconnect import ReconnectingSource
+    from stream.capture.video.network import Liveness, hangs_up_politely, open_network
 
     def reopen(within_s: float) -> Source:
         limit_s = min(options.open_timeout_s, within_s)
@@ -314,8 +206,8 @@ def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
 
 
 def _open_stills(text: str, options: SourceOptions) -> Source:
-    from stream.capture.find import find_pictures
-    from stream.capture.images import ImagesSource
+    from stream.capture.stills.find import find_pictures
+    from stream.capture.stills.source import ImagesSource
 
     _refuse(options, "a still picture", "start_s", "end_s", "decoder")
     found = find_pictures(text, recursive=options.recursive)
@@ -332,8 +224,8 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
 
 def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
     """One file. Its content decides where the suffix says nothing, and whether a GIF, WebP or PNG moves."""
-    from stream.capture import animation
-    from stream.capture.picture import is_picture, open_picture
+    from stream.capture.stills import animation
+    from stream.capture.stills.picture import is_picture, open_picture
 
     path = Path(parsed.value)
     _check_readable(path)
@@ -357,7 +249,7 @@ def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
 
 
 def _open_video(path: Path, options: SourceOptions) -> Source:
-    from stream.capture.video import VideoSource
+    from stream.capture.video.file import VideoSource
 
     _refuse(options, "a video", "rate")
     return VideoSource(
@@ -371,7 +263,7 @@ def _open_video(path: Path, options: SourceOptions) -> Source:
 
 
 def _checked_decoder(options: SourceOptions) -> str:
-    from stream.capture import hwaccel
+    from stream.capture.video import hwaccel
 
     decoder = options.decoder or hwaccel.OFF
     hwaccel.check(decoder)
@@ -380,7 +272,7 @@ def _checked_decoder(options: SourceOptions) -> str:
 
 def _check_readable(path: Path) -> None:
     """Say what is wrong with a file before a decoder does."""
-    from stream.capture.find import not_found
+    from stream.capture.stills.find import not_found
 
     if not path.exists():
         raise not_found(path)

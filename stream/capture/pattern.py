@@ -10,7 +10,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from stream.capture.base import CaptureLog
-from stream.capture.decode import FrameMaker, explain
+from stream.capture.video.decode import FrameMaker, explain
 from stream.errors import SourceNotFoundError
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av

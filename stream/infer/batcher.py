@@ -4,15 +4,22 @@ Invariant: results come out in the order in which frames went in, at most four b
 waits for a batch to fill.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stream.channel import Channel, Closed, Full
+from stream.channel import Channel, Closed
 from stream.errors import ModelError
-from stream.frames import Depth, Frame
+from stream.frames import Depth, Frame, Result
+
+if TYPE_CHECKING:
+    from stream.infer.engine import Engine
+
+from collections import Counter, deque
+from collections.abc import Hashable, Sequence
+from enum import StrEnum
+
+from stream.channel import Full
 
 LOOKAHEAD_BATCHES = 4
 """Stills are grouped by shape within this many batches."""
@@ -179,3 +186,21 @@ class _Ordered:
             self._ready[frame.index] = (frame, depth)
         while self._unreleased and self._unreleased[0].index in self._ready:
             yield self._ready.pop(self._unreleased.popleft().index)
+
+
+class EngineInference:
+    """`stages.Inference` on the real engine."""
+
+    def __init__(self, engine: "Engine", *, batch: int, stills: bool) -> None:
+        self.engine, self._batch, self._stills = engine, batch, stills
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        """See `infer.batcher.infer_stream`."""
+        from stream.infer.batcher import Grouping, infer_stream
+
+        grouping = Grouping.BY_SHAPE if self._stills else Grouping.NONE
+        return infer_stream(frames, self.engine, batch=self._batch, grouping=grouping, on_skip=on_skip)
+
+    def close(self) -> None:
+        """Release the model."""
+        self.engine.close()

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from stream.errors import UsageError
-from stream.metrics import free_memory_bytes as host_memory_bytes
+from stream.machine import free_memory_bytes as host_memory_bytes
 from stream.models.spec import ModelSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -113,7 +113,7 @@ def bf16_is_faster() -> bool:
             best = min(best, time.perf_counter() - start)
         return best
 
-    from stream.infer.lanes import without_pool
+    from stream.infer.executor import without_pool
 
     with torch.inference_mode(), without_pool():
         return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)

@@ -18,8 +18,8 @@ from stream.infer.backends import Backend, choose
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.device import resolve_device, resolve_precision, resolve_threads
+from stream.infer.executor import Event, Lane, Lanes, Task, lanes_for
 from stream.infer.geometry import network_size
-from stream.infer.lanes import Event, Lane, Lanes, Task, lanes_for
 from stream.infer.preprocess import Preprocessor, to_picture_size
 from stream.models.registry import LoadedModel, runtime_of
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from stream.errors import ModelError, UsageError
 from stream.models import catalog
-from stream.models.fetch import OnNote, OnTransfer
-from stream.models.locate import Checked, find_file
 from stream.models.spec import ModelSpec
+from stream.models.weights.fetch import OnNote, OnTransfer
+from stream.models.weights.locate import Checked, find_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,7 +135,7 @@ def files(
 
 def _filled(spec: ModelSpec, path: Path, *, merge_norms: bool) -> "nn.Module":
     """The network of a row with the tensors of its checkpoint."""
-    from stream.models.weights import fill, read_state_dict
+    from stream.models.weights.read import fill, read_state_dict
 
     state_dict = read_state_dict(path)
     network = build(spec)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from stream.errors import OutputError, SinkError, SourceError
+from stream.files import Encode
 from stream.frames import Depth, DepthMap, RgbImage, SourceInfo
 from stream.media import av
-from stream.sinks.files import Encode, FileSink
+from stream.sinks.per_frame import FileSink
 
 
 class DepthFormat(StrEnum):

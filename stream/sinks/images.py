@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stream.errors import ConfigError, OutputError, SinkError
+from stream.files import Encode
 from stream.frames import Depth, RgbImage
 from stream.media import cv2
-from stream.sinks.files import Encode, FileSink
+from stream.sinks.per_frame import FileSink
 
 SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """The suffixes that make an output path one picture, and their formats."""

@@ -4,12 +4,12 @@ Invariant: no two frames of a run ever get the same name, on a file system that 
 """
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from stream.errors import OutputError
+from stream.files import existing_parent
 from stream.frames import Frame
 
 _BYTES_PER_PIXEL = {
@@ -124,58 +124,6 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
         raise OutputError("the folder is not writable", where=str(folder), hint="choose another output with -o")
 
 
-def partial_path(path: Path) -> Path:
-    """What a file is called until it is complete: NAME.partial.EXT, beside it."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
-
-
-def check_partial(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what an earlier run has kept, or another one is writing.
-
-    Raises:
-        OutputError: `path`'s partial file exists and may not be replaced.
-    """
-    partial = partial_path(path)
-    if partial.exists() and not overwrite:
-        raise OutputError(
-            "is left from an interrupted run, or another one is writing it",
-            where=str(partial),
-            hint="move it away, choose another -o, or pass --overwrite to replace it",
-        )
-
-
-def existing_parent(path: Path) -> Path:
-    """The nearest parent of `path` that exists."""
-    parent = path.absolute().parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    return parent
-
-
-def check_free_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Refuse a job whose result cannot fit.
-
-    Args:
-        folder: where it will be written; need not exist yet.
-        needed_bytes: see `estimated_bytes`.
-        what: what is written, for the message: "3600 npy files".
-
-    Raises:
-        OutputError: fewer than `needed_bytes` are free there.
-    """
-    place = folder if folder.exists() else existing_parent(folder)
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        raise OutputError(f"free space is unknown: {error.strerror or error}", where=str(place)) from error
-    if needed_bytes > free:
-        raise OutputError(
-            f"{what} would take about {_readable(needed_bytes)}, but {_readable(free)} are free",
-            where=str(folder),
-            hint="choose another disk with -o, a smaller format (--save png16) or fewer frames (--max-frames)",
-        )
-
-
 def estimated_bytes(format: str, size_hw: tuple[int, int], frame_count: int) -> int:
     """About how many bytes `frame_count` files of a picture or depth format take.
 
@@ -187,12 +135,3 @@ def estimated_bytes(format: str, size_hw: tuple[int, int], frame_count: int) -> 
         KeyError: unknown format.
     """
     return round(_BYTES_PER_PIXEL[format] * size_hw[0] * size_hw[1]) * frame_count
-
-
-def _readable(count: int) -> str:
-    value, unit = float(count), "bytes"
-    for unit in ("kB", "MB", "GB", "TB"):  # noqa: B007 - the last unit is the largest
-        value /= 1000
-        if value < 1000:
-            break
-    return f"{value:.3g} {unit}"

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stream.errors import OutputError, SinkError, UsageError
+from stream.files import check_partial, partial_path
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import RgbConverter, av, chroma_steps
 from stream.sinks.audio import AudioPolicy, AudioTrack
-from stream.sinks.canvas import Canvas
 from stream.sinks.encoders import CONTAINERS, choose
-from stream.sinks.naming import check_output, check_partial, partial_path
-from stream.sinks.timing import PacketTimes
+from stream.sinks.letterbox import Canvas
+from stream.sinks.naming import check_output
+from stream.sinks.packet_times import PacketTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

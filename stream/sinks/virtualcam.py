@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream.errors import MissingExtraError, SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
-from stream.sinks.canvas import Canvas
+from stream.sinks.letterbox import Canvas
 
 if TYPE_CHECKING:
     import pyvirtualcam

@@ -1,0 +1,51 @@
+"""The worst difference between this program and the official code, for each model: a column of the README's table.
+
+    python scripts/measure/parity.py [NAME...]
+
+Fills each network with the deterministic weights of tests/data/models and runs its pictures in fp32; needs 6 GB of
+memory for the largest. Invariant: it computes what tests/test_models_parity.py checks, with the same functions.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import stream
+from stream.models import catalog
+from tests.support.manifests import FILES, checkpoint, error, reference
+from tests.support.reference import image
+
+
+def worst(path: Path) -> float:
+    """Largest error of a reference file's pictures at picture size, in standard deviations of the official output."""
+    expected = reference(path)
+    options = expected["options"]
+    size = {"input_size": options.get("height") or options.get("input_size"), "square": bool(options.get("square"))}
+    with tempfile.TemporaryDirectory() as folder:
+        weights, cases = Path(folder) / "weights.pt", expected["cases"]
+        torch.save(checkpoint(expected["state_dict"]), weights)
+        for number, case in enumerate(cases):
+            Image.fromarray(image(*case["image"])).save(Path(folder) / f"{number}.png")
+        options = {key: value for key, value in size.items() if value}
+        results = stream.iter_depth(folder, model=expected["model"], weights=weights, precision="fp32", **options)
+        return max(error(depth.values, case["full"]) for (_, depth), case in zip(results, cases, strict=True))
+
+
+def main() -> None:
+    """Print a row for each model that has a reference."""
+    wanted = sys.argv[1:]
+    print("| Model | Pictures | Largest error / standard deviation |\n|---|---|---|")
+    for spec in catalog.MODELS:
+        files = [path for path in FILES if reference(path)["model"] == spec.name]
+        if files and (not wanted or spec.name in wanted):
+            count = sum(len(reference(path)["cases"]) for path in files)
+            print(f"| `{spec.name}` | {count} | {max(worst(path) for path in files):.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""One picture file → one upright sRGB array, whatever the format, bit depth, colour space or orientation.
+
+Invariant: a plain 8-bit RGB file comes out exactly as Pillow decodes it; everything else is converted on purpose,
+and what could not be honoured is said in the notes.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from pillow_heif import HeifImageFile
+
+from stream.capture.stills import colour
+from stream.capture.stills.orientation import exif_orientation, upright
+from stream.errors import SourceError
+from stream.frames import RgbImage
+from stream.media import cv2
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif")
+) | {".heic", ".heif", ".hif", ".ppm", ".pgm", ".pnm"}
+"""Lower-case suffixes of the files that `open_picture` may read."""
+FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM"
+DEFAULT_MAX_PIXELS = 250_000_000
+
+_PILLOW_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "PPM")
+_PREFIX_BYTES = 64
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A decoded picture.
+
+    Attributes:
+        rgb: uint8 H×W×3, sRGB, upright, contiguous.
+        notes: what could not be honoured, in words that fit any picture of that kind.
+        duration_ms: how long a frame of an animation is shown; 100 where it says 0, as browsers do.
+    """
+
+    rgb: RgbImage
+    notes: tuple[str, ...]
+    duration_ms: int = 100
+
+
+class Picture:
+    """An opened picture whose header is read and whose pixels are not; made by `open_picture`.
+
+    Attributes:
+        size_hw: upright (height, width) in pixels as the header tells it.
+        format: Pillow's name of the format.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO, image: ImageFile | None, size_hw: tuple[int, int]) -> None:
+        self.path, self._stream, self._image = path, stream, image
+        self.size_hw = size_hw
+        self.format = "TIFF" if image is None else (image.format or "")
+
+    @property
+    def frame_count(self) -> int:
+        """How many pictures the file holds; some formats are read to their end to know."""
+        with _readable_errors(self.path):
+            return int(getattr(self._image, "n_frames", 1))
+
+    @property
+    def first_frame(self) -> int:
+        """First frame of the animation: 1 for a PNG whose default picture is not part of it, else 0."""
+        return 0 if self._image is None else int(bool(self._image.info.get("default_image")))
+
+    def decode(self) -> Decoded:
+        """Decode the picture (the primary one of a HEIC, the first of any other file) and close the file.
+
+        Alpha is dropped and the colour under it kept, as the official scripts of the depth models do: compositing
+        would invent a background and with it a depth edge.
+
+        Raises:
+            SourceError: the data are damaged, or not what the header promises.
+        """
+        try:
+            with _readable_errors(self.path):
+                return self._decode()
+        finally:
+            self.close()
+
+    def decode_frame(self, number: int) -> Decoded:
+        """Decode one frame of an animation and keep the file open; fast in ascending order only.
+
+        Raises:
+            SourceError: as `decode`.
+        """
+        with _readable_errors(self.path):
+            if self._image is not None:
+                self._image.seek(number)
+            return self._decode()
+
+    def close(self) -> None:
+        """Release the file; idempotent."""
+        self._stream.close()
+        self._image = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _decode(self) -> Decoded:
+        notes: list[str] = []
+        if self._image is None:
+            return Decoded(rgb=_opencv_tiff(self._stream, notes), notes=tuple(notes))
+        self._image.load()
+        image = upright(colour.to_srgb(self._image, notes), _orientation(self._image))
+        duration_ms = round(float(self._image.info.get("duration", 0))) or 100
+        return Decoded(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
+
+
+def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Open `path` and read its header.
+
+    Args:
+        path: any of `FORMATS`, recognised by content and not by suffix.
+        max_pixels: larger pictures are refused before anything is allocated.
+
+    Raises:
+        SourceError: missing, unreadable, empty, not a picture, damaged or too large.
+    """
+    where = str(path)
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror or error}", where=where) from error
+    try:
+        with _readable_errors(path):
+            picture = _open(path, stream)
+        if picture.size_hw[0] * picture.size_hw[1] > max_pixels:
+            raise _too_large(picture.size_hw, max_pixels, where)
+    except SourceError:
+        stream.close()
+        raise
+    return picture
+
+
+def read_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read one picture file.
+
+    Args:
+        path: any of `FORMATS`.
+        max_pixels: see `open_picture`.
+
+    Returns:
+        uint8 H×W×3, sRGB, upright. 16-bit samples keep their high byte (as Pillow and libpng do).
+
+    Raises:
+        SourceError: missing, unreadable, damaged, too large or not a picture.
+    """
+    return open_picture(path, max_pixels=max_pixels).decode().rgb
+
+
+def is_picture(path: Path) -> bool:
+    """True if the first bytes are those of a format read here. Raises `OSError` if the file cannot be read."""
+    with path.open("rb") as stream:
+        prefix = stream.read(_PREFIX_BYTES)
+    magic = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+    return prefix.startswith(magic) or prefix[8:12] == b"WEBP" or bool(_brands(prefix) & (_HEIF_BRANDS | _AVIF_BRANDS))
+
+
+def _open(path: Path, stream: BinaryIO) -> Picture:
+    prefix = stream.read(_PREFIX_BYTES)
+    stream.seek(0)
+    brands = _brands(prefix)
+    image: ImageFile
+    if prefix.startswith(b"\xff\xd8\xff"):
+        # Not through Image.open: the first picture of a multi-picture JPEG is the photograph itself.
+        image = JpegImagePlugin.JpegImageFile(stream)
+    elif brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
+        image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
+    else:
+        try:
+            image = Image.open(stream, formats=_PILLOW_FORMATS)
+        except UnidentifiedImageError:
+            if prefix[:4] in (b"II*\0", b"MM\0*"):
+                return Picture(path, stream, None, _tiff_size(prefix, stream))
+            raise SourceError(_what_it_is(prefix), where=str(path), allowed=FORMATS) from None
+    width, height = image.size
+    lies_on_side = _orientation(image) >= 5
+    return Picture(path, stream, image, (width, height) if lies_on_side else (height, width))
+
+
+def _orientation(image: ImageFile) -> int:
+    """EXIF orientation that is still to be applied: Pillow turns a TIFF and libheif a HEIC while decoding."""
+    exif = image.info.get("exif")
+    if image.format in ("TIFF", "HEIF") or not isinstance(exif, bytes):
+        return 1
+    return exif_orientation(exif)
+
+
+def _pack(image: Image.Image) -> RgbImage:
+    """Pillow's 4 bytes per pixel → contiguous 3.
+
+    In strips that stay in the cache: 21 ms for 12 megapixels where `np.asarray` on the whole takes 50 ms and,
+    for a moment, twice the memory.
+    """
+    width, height = image.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, (1 << 18) // width)
+    for top in range(0, height, rows):
+        rgb[top : top + rows] = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+    return rgb
+
+
+def _tiff_size(prefix: bytes, stream: BinaryIO) -> tuple[int, int]:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix[:8])
+    stream.seek(tags.next)
+    tags.load(stream)
+    if TiffImagePlugin.IMAGEWIDTH not in tags or TiffImagePlugin.IMAGELENGTH not in tags:
+        raise ValueError("the TIFF names no size")
+    return int(tags[TiffImagePlugin.IMAGELENGTH]), int(tags[TiffImagePlugin.IMAGEWIDTH])
+
+
+def _opencv_tiff(stream: BinaryIO, notes: list[str]) -> RgbImage:
+    """TIFFs that Pillow has no mode for: float or 32-bit integer colour."""
+    stream.seek(0)
+    samples = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None:
+        raise ValueError("this kind of TIFF is not supported")
+    samples = colour.to_eight_bits(samples, notes)
+    if samples.ndim == 2:
+        return np.repeat(samples[..., None], 3, axis=2)
+    return np.ascontiguousarray(samples[..., 2::-1])
+
+
+def _too_large(size_hw: tuple[int, int], max_pixels: int, where: str) -> SourceError:
+    height, width = size_hw
+    return SourceError(
+        f"{width}×{height} is {width * height / 1e6:.0f} megapixels",
+        where=where,
+        allowed=f"up to {max_pixels / 1e6:g} megapixels",
+        hint="raise capture.max_pixels if there is memory for it",
+    )
+
+
+def _brands(prefix: bytes) -> set[bytes]:
+    """Major and compatible brands of an ISO media file (ISO/IEC 14496-12, `ftyp`); empty for anything else."""
+    if prefix[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(prefix[:4], "big"), len(prefix))
+    return {prefix[8:12], *(prefix[at : at + 4] for at in range(16, end - 3, 4))}
+
+
+def _what_it_is(prefix: bytes) -> str:
+    if not prefix:
+        return "the file is empty"
+    if prefix[4:8] == b"ftyp" or prefix[8:12] == b"AVI " or prefix.startswith(b"\x1aE\xdf\xa3"):
+        return "holds a video, not a picture; rename it to what it is"
+    if prefix.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the picture itself"
+    return "holds no picture that can be read"
+
+
+@contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Run Pillow's code: without its size limit, and with one kind of error.
+
+    Decoders raise anything from `OSError` to `IndexError` on damaged data, hence the wide net at this border.
+    """
+    try:
+        with _pillow_limit_lifted():
+            yield
+    except SourceError:
+        raise
+    except Exception as error:
+        reason = "not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        raise SourceError(f"cannot be decoded: {reason}", where=str(path)) from error
+
+
+_limit_lock = threading.Lock()
+_limit_users = 0
+_limit_saved: int | None = None
+
+
+@contextmanager
+def _pillow_limit_lifted() -> Iterator[None]:
+    """Suspend Pillow's own limit, which cannot be set per call, and put it back as soon as nobody here decodes.
+
+    It would warn at 89 megapixels and refuse 179; `max_pixels` is checked from the header instead. Its warnings about
+    damaged metadata are of no use to a reader of pixels.
+    """
+    global _limit_users, _limit_saved
+    with _limit_lock:
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        if _limit_users == 0:
+            _limit_saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if _limit_users == 0:
+                Image.MAX_IMAGE_PIXELS = _limit_saved

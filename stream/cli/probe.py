@@ -1,0 +1,64 @@
+"""`depthstream probe` and `depthstream cameras`: what there is to read from."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from stream.cli.console import Debug, option
+
+
+def cameras(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
+    """List the cameras of this machine and, where the system tells, their modes."""
+    from stream.capture.devices import list_cameras
+
+    found = list_cameras()
+    if as_json:
+        print(json.dumps([asdict(camera) for camera in found], ensure_ascii=False, indent=2))
+        return
+    if not found:
+        print("no camera is connected; pattern:testsrc2 stands in for one", file=sys.stderr)
+    for camera in found:
+        print(f"{camera.index:>3}  {camera.name}" + (f"  {camera.path}" if camera.path else ""))
+        for mode in camera.modes:
+            print(f"     {mode}")
+
+
+def probe(
+    source: Annotated[str, typer.Argument(help="As for `run`.")],
+    as_json: Annotated[bool, option("--json", "Print as JSON.")] = False,
+    debug: Debug = False,  # noqa: ARG001
+) -> None:
+    """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
+    from stream.config import from_options
+    from stream.jobs.source import open_config_source
+
+    opened = open_config_source(from_options(source, {}))
+    try:
+        info = opened.info
+        height, width = info.size
+        rate = None if info.rate is None else float(info.rate)
+        facts = {
+            "source": info.name,
+            "kind": info.kind.value,
+            "live": info.is_live,
+            "width": width,
+            "height": height,
+            "fps": rate,
+            "time_base": str(info.time_base),
+            "frames": info.frame_count,
+            "duration_s": info.frame_count / rate if info.frame_count and rate and not info.names else None,
+            "audio": info.audio is not None,
+            "ignored_files": opened.log.ignored,
+            "notes": list(info.notes),
+        }
+    finally:
+        opened.close()
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    for key, value in facts.items():
+        if value not in (None, [], 0) or value is False:
+            print(f"{key:>14}  {'; '.join(value) if isinstance(value, list) else value}")

@@ -1,0 +1,261 @@
+"""Several models on the same pictures: labelled sheets, a contact sheet, and numbers for how well they agree.
+
+Invariant: every picture of the sheet is the same frame, decoded once; models that do not fit into memory together run
+one after the other, and their maps wait on the disk.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream.capture.base import Source
+from stream.compare.agreement import agreement
+from stream.compare.inference import FromDisk, Together, spooled
+from stream.compare.sheet import MAX_WIDTH_PX, SheetRenderer
+from stream.config import Config
+from stream.errors import ConfigError, OutputError, UsageError
+from stream.frames import ComparedDepth, Depth, DepthKind, SourceInfo, SourceKind
+from stream.jobs.models import find_weights, load_engine
+from stream.jobs.plan import OutputKind, output_kind
+from stream.jobs.report import Report
+from stream.jobs.run import supervise
+from stream.jobs.source import open_config_source
+from stream.models.spec import ModelSpec
+from stream.notes import once
+from stream.pipeline.runner import Pipeline, ProgressHook, signals
+from stream.render.range import displayed, parse_range
+from stream.sinks.base import Sink
+
+if TYPE_CHECKING:
+    import torch
+
+    from stream.infer.engine import Engine
+    from stream.models.weights.fetch import OnTransfer
+
+CONTACT_SHEET, NUMBERS = "contact_sheet.png", "compare.json"
+_RESERVED = re.compile(r"contact_sheet(_\d+)?|compare", re.IGNORECASE)
+_BYTES_PER_PARAMETER = 4
+_SHARE_OF_MEMORY = 0.5
+"""Of the free memory that all models together may take; the rest is for what they compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model to compare, and a checkpoint file if not the usual one."""
+
+    spec: ModelSpec
+    weights: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Candidate":
+        """`NAME` or `NAME=FILE`. Raises `UsageError` for an unknown name."""
+        from stream.models import registry
+
+        name, _, file = text.partition("=")
+        return cls(spec=registry.find(name), weights=Path(file) if file else None)
+
+
+def compare_config(
+    config: Config,
+    models: Sequence[str],
+    *,
+    on_progress: ProgressHook | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_download: "OnTransfer | None" = None,
+) -> Report:
+    """Compare `models` on `config.source`.
+
+    Stills give a folder: a sheet for each picture, `contact_sheet.png` and `compare.json`. A video gives a video of
+    sheets, and its numbers in NAME.json beside it.
+
+    Args:
+        config: as for a run; `model.name`, `model.weights`, `output.save` and `render.layout` do not apply.
+        models: two or more of `NAME` or `NAME=FILE`; the first is the one that the others are fitted to.
+        on_progress, on_note, on_download: as for `run_config`.
+
+    Raises:
+        StreamError: what went wrong, see `stream.errors`.
+    """
+    started, say = time.monotonic(), once(on_note)
+    candidates = _candidates(models)
+    names = [candidate.spec.name for candidate in candidates]
+    with ExitStack() as resources, ExitStack() as unless_running:
+        source = open_config_source(config)
+        unless_running.callback(source.close)
+        if source.info.is_live:
+            raise UsageError("a live source cannot be compared", where=source.info.name, hint="record it first")
+        output = config.output.path or _default_output(source.info)
+        kind = _checked_kind(output, source.info)
+        sinks = _sinks(config, source, output, kind, names)
+        device, threads = _checked_device(config, candidates)
+
+        def load(candidate: Candidate) -> "Engine":
+            wanted = _config_of(config, candidate, threads)
+            return load_engine(wanted, exact=True, on_download=on_download, on_note=say)
+
+        def keep(engine: "Engine") -> "Engine":
+            unless_running.callback(engine.close)
+            return engine
+
+        is_still = source.info.kind is SourceKind.STILLS
+        renderer = SheetRenderer(
+            names,
+            colormap=config.render.colormap,
+            range_policy=parse_range(
+                config.render.range or ("frame" if is_still else "ema"), kind=candidates[0].spec.output
+            ),
+            max_width=MAX_WIDTH_PX if kind is OutputKind.VIDEO else None,
+        )
+        with signals(_raise_interrupt):  # a terminated program removes its temporary files too
+            if _fit_together(candidates, device):
+                engines = [keep(load(candidate)) for candidate in candidates]
+                inference: Together = Together(engines)
+            else:
+                say("the models do not fit into memory together: they run one after the other")
+                for candidate in candidates:  # a missing file is found, or fetched, before hours of work
+                    find_weights(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+                by_name = {candidate.spec.name: candidate for candidate in candidates}
+                others = [candidate.spec for candidate in candidates[1:]]
+                folders = spooled(config, source.info, others, lambda s: load(by_name[s.name]), renderer, resources)
+                engines = [keep(load(candidates[0]))]
+                inference = FromDisk(engines, folders)
+        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
+        unless_running.pop_all()
+        return supervise(pipeline, engines, config, started=started, say=say, model=" | ".join(names))
+
+
+def _raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _candidates(models: Sequence[str]) -> list[Candidate]:
+    found = [Candidate.parse(text) for text in models]
+    if len(found) < 2:
+        raise UsageError("a comparison needs two models or more", where="-m", hint="-m starter -m dav2-small, say")
+    if len({candidate.spec.name for candidate in found}) < len(found):
+        raise UsageError("a model is named twice", where="-m")
+    return found
+
+
+def _config_of(config: Config, candidate: Candidate, threads: int) -> Config:
+    model = config.model.model_copy(update={"name": candidate.spec.name, "weights": candidate.weights})
+    inference = config.inference.model_copy(update={"threads": threads})
+    return config.model_copy(update={"model": model, "inference": inference})
+
+
+def _checked_device(config: Config, candidates: Sequence[Candidate]) -> tuple["torch.device", int]:
+    """Where the models run, and on how many threads: as many as the heaviest would take by itself.
+
+    Raises:
+        UsageError: device, precision or input size are not possible for one of them.
+    """
+    from stream.infer.device import resolve_device, resolve_precision, resolve_threads
+    from stream.infer.geometry import network_size
+
+    asked, threads = config.inference, 1
+    for candidate in candidates:
+        spec = candidate.spec
+        device = resolve_device(asked.device, spec)
+        resolve_precision(asked.precision, device, spec)
+        network_size(spec.input, spec.input.size_hw, input_size=config.model.input_size, square=config.model.square)
+        threads = max(threads, resolve_threads(asked.threads, device, spec))
+    return device, threads
+
+
+def _default_output(info: SourceInfo) -> Path:
+    if info.kind is SourceKind.STILLS:
+        source = Path(info.name)
+        if source.is_dir():
+            return Path(f"{source.resolve().name}_compare")
+        return Path(f"{source.stem}_compare" if source.is_file() else "pictures_compare")
+    return Path(f"{Path(info.name).stem}_compare.mp4")
+
+
+def _checked_kind(output: Path, info: SourceInfo) -> OutputKind:
+    from stream.sinks.naming import FrameNames
+
+    kind = output_kind(output)
+    stills = info.kind is SourceKind.STILLS
+    if stills and kind is not OutputKind.FOLDER:
+        raise ConfigError("pictures are compared in a folder", where=str(output), hint="name a folder with -o")
+    if not stills and kind is not OutputKind.VIDEO:
+        raise ConfigError("a video is compared in a video", where=str(output), hint="name a video (.mp4) with -o")
+    names = FrameNames(info.names)
+    if taken := sorted(name for name in info.names if _RESERVED.fullmatch(names.stem_of(name, 0))):
+        raise ConfigError(f"{taken[0]} would be mistaken for the contact sheet", where=info.name, hint="rename it")
+    return kind
+
+
+def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names: Sequence[str]) -> list[Sink]:
+    from stream.compare.outputs import AgreementSink, ContactSheetSink
+    from stream.files import check_partial
+    from stream.sinks.images import ImageSink
+    from stream.sinks.naming import check_output
+    from stream.sinks.video import AudioPolicy, VideoSink
+
+    overwrite = config.output.overwrite
+    info = source.info
+    check_output(output, overwrite=overwrite, inputs=[Path(info.name), *info.files])
+    numbers = output.with_suffix(".json") if kind is OutputKind.VIDEO else output / NUMBERS
+    taken = {path.resolve() for path in (output, numbers, output / CONTACT_SHEET)}
+    if config.output.report is not None and config.output.report.resolve() in taken:
+        raise OutputError(
+            "is an output of this run", where=f"--report {config.output.report}", hint="choose another name"
+        )
+    heading = {"source": info.name, "models": list(names), "definitions": _DEFINITIONS}
+    if kind is OutputKind.VIDEO:
+        check_partial(output, overwrite=overwrite)
+        video = VideoSink(
+            output,
+            codec=config.output.codec,
+            crf=config.output.crf,
+            preset=config.output.preset,
+            audio=AudioPolicy.KEEP if config.output.audio else AudioPolicy.NONE,
+            overwrite=overwrite,
+            audio_to_source_end=config.capture.max_frames is None,
+        )
+        check_output(numbers, overwrite=overwrite, inputs=info.files)
+        check_partial(numbers, overwrite=overwrite)
+        return [video, AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite)]
+    picture = "png" if config.output.picture == "none" else config.output.picture
+    return [
+        ImageSink(output, format=picture, overwrite=overwrite, names=info.names),
+        ContactSheetSink(output / CONTACT_SHEET, overwrite=overwrite),
+        AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite),
+    ]
+
+
+_DEFINITIONS = {
+    "A | B": "B is fitted to A (the reference) by a scale and a shift in disparity, least squares",
+    "abs_rel": "mean |z_B - z_A| / z_A, z = 1/disparity; 0 is best",
+    "delta_1_25": "share of pixels with max(z_A/z_B, z_B/z_A) < 1.25; 1 is best",
+    "spearman": "rank correlation of the disparities; 1 is best, negative: opposite polarity",
+    "relative references": "their 1st and 99th percentile of disparity count as 0.1 and 1, so numbers compare pairs of "
+    "models, not with benchmarks",
+}
+
+
+def _measure(names: Sequence[str]) -> Callable[[Depth], dict[str, Any]]:
+    def measure(depth: Depth) -> dict[str, Any]:
+        if not isinstance(depth, ComparedDepth):
+            raise TypeError(f"a comparison needs ComparedDepth, not {type(depth).__name__}")
+        maps = {name: (displayed(one), one.kind) for name, one in zip(names, depth.all, strict=True)}
+        return {
+            f"{a} | {b}": asdict(agreement(maps[b][0], maps[a][0], is_metric=maps[a][1] is DepthKind.METRIC_DEPTH))
+            for a, b in combinations(names, 2)
+        }
+
+    return measure
+
+
+def _fit_together(candidates: Sequence[Candidate], device: "torch.device") -> bool:
+    from stream.infer.device import free_memory_bytes
+
+    free = free_memory_bytes(device)
+    needed = sum(candidate.spec.parameters_m for candidate in candidates) * 1e6 * _BYTES_PER_PARAMETER
+    return free is None or needed <= _SHARE_OF_MEMORY * free

@@ -1,0 +1,106 @@
+"""One of several loaded models at a time: chosen by a viewer, or to keep up with a wanted rate.
+
+Invariant: the model changes between two frames, never within one.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from stream.channel import Channel, Closed
+from stream.errors import ModelError
+from stream.frames import Depth, Frame, Result
+
+if TYPE_CHECKING:
+    from stream.infer.engine import Engine
+
+
+class Switching:
+    """Runs one of several loaded models; which one may change between two frames.
+
+    Attributes:
+        current: number of the model in use; may be set from any thread.
+    """
+
+    def __init__(self, engines: Sequence["Engine"]) -> None:
+        self._engines = tuple(engines)
+        self.current = 0
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The models' catalog names, in order."""
+        return [engine.spec.name for engine in self._engines]
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        """See `stages.Inference`."""
+        while True:
+            try:
+                frame = frames.get()
+            except Closed:
+                return
+            engine = self._engines[self.current]
+            try:
+                engine.key(frame)
+            except ModelError as error:
+                on_skip(frame, str(error))
+                continue
+            yield frame, self._computed(engine, frame)
+
+    def _computed(self, engine: "Engine", frame: Frame) -> Depth:
+        return engine.infer([frame])[0]
+
+    def close(self) -> None:
+        """Release the models."""
+        for engine in self._engines:
+            engine.close()
+
+
+class Adaptive(Switching):
+    """Chooses model and inference size so that the model keeps up with a wanted rate; each choice is said once.
+
+    Args:
+        engines: best first.
+        target_fps: frames a second.
+        say: told of each choice.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence["Engine"],
+        *,
+        target_fps: float,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(engines)
+        from stream.infer.quality import QualityControl, sizes, steps
+
+        policies = [engine.spec.input for engine in engines]
+        ladder = steps(policies)
+        own = sizes(policies[-1]).index(policies[-1].size_hw[0])
+        self.control = QualityControl(ladder, target_fps, start=own, clock=clock)
+        self._target_fps, self._say, self._clock = target_fps, say, clock
+        self._took_s = 0.0
+        self._use()
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        """See `stages.Inference`."""
+        for result in super().stream(frames, on_skip):
+            yield result
+            if self.control.observe(self._took_s):
+                self._use()
+
+    def _computed(self, engine: "Engine", frame: Frame) -> Depth:
+        start = self._clock()
+        depth = super()._computed(engine, frame)
+        self._took_s = self._clock() - start
+        return depth
+
+    def _use(self) -> None:
+        step = self.control.step
+        self.current = step.model
+        engine = self._engines[step.model]
+        engine.resize(step.input_size)
+        size = step.input_size or engine.spec.input.size_hw[0]
+        self._say(f"--target-fps {self._target_fps:g}: {engine.spec.name} at inference size {size}")

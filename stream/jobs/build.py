@@ -1,0 +1,132 @@
+"""From a plan to the renderer, the sinks and the preview, not yet open.
+
+Invariant: everything here was checked by `plan`; nothing here touches the disk.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream.config import Config
+from stream.errors import UsageError
+from stream.frames import DepthKind, SourceKind
+from stream.jobs.plan import OutputKind, OutputPlan, suffixes_by_folder
+from stream.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from stream.live.preview import Models, Preview
+    from stream.render.renderer import Renderer
+
+
+def build_renderer(config: Config, plan: OutputPlan, output: DepthKind) -> "Renderer":
+    """The renderer for this run.
+
+    Args:
+        output: what the model's values mean.
+
+    Raises:
+        UsageError: unknown colormap, or a range that is none.
+    """
+    from stream.render.layout import Layout
+    from stream.render.range import parse_range
+    from stream.render.renderer import Renderer
+
+    stills = plan.info.kind is SourceKind.STILLS
+    only_preview = plan.preview and plan.path is None
+    return Renderer(
+        layout=Layout(config.render.layout or ("side" if only_preview else "depth")),
+        colormap=config.render.colormap,
+        range_policy=parse_range(config.render.range or ("frame" if stills else "ema"), kind=output),
+        alpha=config.render.alpha,
+    )
+
+
+def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
+    """The sinks for this run, not yet open.
+
+    Raises:
+        StreamError: an option a sink does not take.
+    """
+    output, sinks = config.output, list[Sink]()
+    names = plan.info.names
+    suffixes = suffixes_by_folder(config, plan.path, plan.kind, plan.depth_path)
+    if plan.kind is OutputKind.VIDEO and plan.path is not None:
+        from stream.sinks.video import AudioPolicy, VideoSink
+
+        sinks.append(
+            VideoSink(
+                plan.path,
+                codec=output.codec,
+                crf=output.crf,
+                preset=output.preset,
+                audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
+                overwrite=output.overwrite,
+                audio_to_source_end=config.capture.max_frames is None,
+            )
+        )
+    elif plan.path is not None and (plan.kind is OutputKind.PICTURE or output.picture != "none"):
+        from stream.sinks.images import ImageSink
+
+        picture = "png" if output.picture == "none" else output.picture
+        beside = suffixes.get(plan.path, [])
+        sinks.append(ImageSink(plan.path, format=picture, overwrite=output.overwrite, names=names, beside=beside))
+    if plan.depth_path is not None:
+        from stream.sinks.depthfiles import DepthFileSink, DepthFormat
+
+        for name in output.save:
+            sinks.append(
+                DepthFileSink(
+                    plan.depth_path,
+                    format=DepthFormat(name),
+                    overwrite=output.overwrite,
+                    names=names,
+                    beside=suffixes[plan.depth_path],
+                )
+            )
+    if output.virtual_camera:
+        from stream.sinks.virtualcam import VirtualCameraSink
+
+        sinks.append(VirtualCameraSink(output.virtual_camera_device))
+    return sinks
+
+
+def build_preview(
+    config: Config,
+    plan: OutputPlan,
+    output: DepthKind,
+    *,
+    models: "Models | None" = None,
+    say: Callable[[str], None],
+    writes_text: bool = True,
+) -> "Preview":
+    """What the preview shows, with a renderer of its own.
+
+    Args:
+        output: what the (first) model's values mean.
+        models: to switch between.
+        say: told of files that the viewer writes.
+        writes_text: into the picture.
+    """
+    from stream.live.preview import Preview
+    from stream.sinks.video import AudioPolicy, VideoSink
+
+    chosen = config.output
+
+    def record(path: Path) -> Sink:
+        try:
+            return VideoSink(
+                path, audio=AudioPolicy.NONE, codec=chosen.codec, crf=chosen.crf, preset=chosen.preset
+            )  # fmt: skip
+        except UsageError:  # they are for an OUT of another kind
+            return VideoSink(path, audio=AudioPolicy.NONE)
+
+    alone = replace(plan, path=None, preview=True)  # a picture beside its depth, whatever layout files get
+    return Preview(
+        build_renderer(config, alone, output),
+        models=models,
+        range_text=config.render.range or "ema",
+        record=record,
+        say=say,
+        writes_text=writes_text,
+    )

@@ -1,0 +1,171 @@
+"""From a config to loaded models, ready to run.
+
+Invariant: an engine that is returned is complete; whoever loads one closes it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream.capture.base import Source
+from stream.config import Config
+from stream.errors import ConfigError, UsageError
+from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
+from stream.infer.batcher import EngineInference
+from stream.jobs.plan import OutputPlan
+from stream.machine import free_memory_bytes
+from stream.pipeline.memory import ceiling_bytes
+
+if TYPE_CHECKING:
+    from stream.infer.engine import Engine
+    from stream.models.weights.fetch import OnTransfer
+
+
+def engine_inference(config: Config, source: Source, engine: "Engine") -> EngineInference:
+    batch = 1 if source.info.is_live else config.inference.batch
+    return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
+
+
+def find_weights(
+    config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
+) -> None:
+    """See that the model's weights are here, fetching them if they are not.
+
+    Raises:
+        StreamError: they are nowhere.
+    """
+    from stream.models import registry
+
+    model = config.model
+    registry.files(
+        registry.find(model.name or registry.DEFAULT),
+        weights=model.weights,
+        weights_dir=model.weights_dir,
+        offline=model.offline,
+        commercial_only=model.commercial_only,
+        on_progress=on_download,
+        on_note=on_note,
+    )
+
+
+def load_engine(
+    config: Config,
+    *,
+    exact: bool = False,
+    on_download: "OnTransfer | None" = None,
+    on_note: Callable[[str], None] | None = None,
+) -> "Engine":
+    """The model that `config` names, ready to run.
+
+    Args:
+        exact: see `infer.device.resolve_precision`.
+    """
+    from stream.infer.engine import Engine
+    from stream.infer.executor import without_pool
+    from stream.models import registry
+
+    spec, asked = registry.find(config.model.name or registry.DEFAULT), config.inference
+    runtime, backend = registry.runtime_of(spec), asked.backend
+    if runtime != "torch" and backend not in ("auto", runtime):
+        raise UsageError(
+            f"{spec.name} runs in {runtime} alone", where=f"--backend {backend}", allowed=f"auto, {runtime}"
+        )
+    if backend == "auto" and asked.precision == "int8":
+        backend = "openvino"
+    if backend not in ("auto", "torch") and asked.target_fps is not None:
+        hint = "--target-fps changes the inference size, which every backend but torch takes long to follow"
+        raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
+    with without_pool():
+        model = registry.load(
+            spec,
+            weights=config.model.weights,
+            weights_dir=config.model.weights_dir,
+            offline=config.model.offline,
+            commercial_only=config.model.commercial_only,
+            on_progress=on_download,
+            on_note=on_note,
+        )
+    if backend == "auto" or runtime != "torch":
+        backend = "torch"
+    return Engine(
+        model,
+        device=asked.device,
+        precision=asked.precision,
+        exact=exact,
+        backend=backend,
+        provider=asked.provider,
+        calibration=lambda: _calibration(config),
+        batch=asked.batch,
+        input_size=config.model.input_size,
+        square=config.model.square,
+        threads=asked.threads,
+    )
+
+
+def _calibration(config: Config) -> Sequence[Frame]:
+    from stream.infer.backends.int8 import PICTURES
+    from stream.jobs.source import sample
+
+    return sample(config, PICTURES)
+
+
+def prepare(config: Config, engine: "Engine", info: SourceInfo, say: Callable[[str], None]) -> None:
+    """Make ready what executes the network: for `--backend auto` the one that is fastest here, where the job is long
+    enough to find out; see `infer.backends.choose`."""
+    asked, most = config.inference, config.capture.max_frames or math.inf
+    is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
+    if is_free and engine.may_change:
+        frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
+        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=say)
+    if engine.backend != "torch" and engine.may_change:
+        say(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
+    engine.prepare(info.size)
+
+
+def warn_of_memory(
+    config: Config,
+    info: SourceInfo,
+    engine: "Engine",
+    out_size: tuple[int, int],
+    queue: int,
+    say: Callable[[str], None],
+) -> None:
+    """Say so before the system runs out of memory, not after."""
+    batch = 1 if info.is_live else config.inference.batch
+    ceiling = ceiling_bytes(info.size, out_size, batch=batch, depth=engine.depth, queue=1 if info.is_live else queue)
+    free = free_memory_bytes()
+    if free is not None and ceiling > free:
+        hint = "a smaller --batch takes less" if batch > 1 else "other programs may have to be closed"
+        say(f"frames on their way may take {ceiling / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {hint}")
+
+
+def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
+    """One config for each model to load."""
+    also, adaptive = config.model.also, config.inference.target_fps is not None
+    if adaptive and not outputs.info.is_live:
+        raise UsageError(
+            "is for live sources", where="--target-fps", hint="a file waits for the model: choose --input-size"
+        )
+    if adaptive and config.model.input_size is not None:
+        raise UsageError("chooses the inference size itself", where="--target-fps", hint="leave --input-size out")
+    if also and not outputs.preview and config.output.serve is None and not adaptive:
+        hint = "`depthstream compare` puts them side by side"
+        raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
+    names = [config.model.name or "", *(text.partition("=")[0] for text in also)]
+    if len(set(names)) < len(names):
+        raise UsageError("a model is named twice", where="-m")
+    configs = [config]
+    for text in also:
+        name, _, file = text.partition("=")
+        model = config.model.model_copy(update={"name": name, "weights": Path(file) if file else None})
+        configs.append(config.model_copy(update={"model": model}))
+    return configs
+
+
+def common_kind(config: Config, engines: Sequence["Engine"]) -> DepthKind:
+    """What the models' values mean; a fixed range must mean the same for all."""
+    kinds = list(dict.fromkeys(engine.spec.output for engine in engines))
+    if len(kinds) > 1 and ":" in (config.render.range or ""):
+        raise ConfigError("means metres for one model and disparity for another", where="--range", allowed="frame, ema")
+    return kinds[0]

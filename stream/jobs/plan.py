@@ -1,0 +1,240 @@
+"""From a config and an opened source to the renderer and the sinks: default names, and what is refused.
+
+Invariant: when `plan_outputs` returns, nothing that exists will be replaced unasked and it fits the disk.
+"""
+
+import glob
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from stream.config import Config
+from stream.errors import ConfigError, OutputError
+from stream.frames import SourceInfo, SourceKind
+from stream.jobs.report import is_report
+
+if TYPE_CHECKING:
+    pass
+
+
+class OutputKind(StrEnum):
+    """What OUT is, by its suffix."""
+
+    VIDEO = "video"
+    PICTURE = "picture"
+    FOLDER = "folder"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPlan:
+    """What a run writes and shows.
+
+    Attributes:
+        path: OUT, None for a preview only.
+        kind: see `OutputKind`.
+        depth_path: folder (or OUT's own, for one picture) of the `--save` files, None without them.
+        preview: show a window.
+        notes: said once.
+    """
+
+    info: SourceInfo
+    path: Path | None
+    kind: OutputKind
+    depth_path: Path | None
+    preview: bool
+    notes: tuple[str, ...] = ()
+
+
+def output_kind(path: Path) -> OutputKind:
+    """What a path asks for: video and picture suffixes mean those, everything else a folder."""
+    from stream.sinks import images
+    from stream.sinks.encoders import UNWRITTEN_SUFFIXES
+    from stream.sinks.video import VIDEO_SUFFIXES
+
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return OutputKind.FOLDER
+    if suffix in VIDEO_SUFFIXES | UNWRITTEN_SUFFIXES:
+        return OutputKind.VIDEO
+    if suffix in images.SUFFIXES:
+        return OutputKind.PICTURE
+    return OutputKind.FOLDER
+
+
+def default_output(info: SourceInfo) -> Path | None:
+    """Where results go if OUT is not given: None (a preview) for live sources, else a name in the current folder."""
+    if info.is_live:
+        return None
+    if info.kind is SourceKind.STILLS:
+        source = Path(info.name)
+        if source.is_dir():
+            return Path(f"{source.resolve().name}_depth")
+        if (glob.has_magic(info.name) and not source.exists()) or source.suffix.lower() == ".txt":
+            return Path("depth_out")
+        return Path(f"{source.stem}_depth.png")
+    stem = Path(urlsplit(info.name).path).stem if info.kind is SourceKind.NETWORK else Path(info.name).stem
+    return Path(f"{(stem or 'stream').replace(':', '_')}_depth.mp4")
+
+
+def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
+    """Decide and check everything that will be written.
+
+    Raises:
+        OutputError: an output exists, is the input, cannot be written or will not fit.
+        ConfigError: options that contradict each other or the source.
+    """
+    from stream.files import check_partial
+    from stream.sinks.naming import check_output
+
+    output = config.output
+    if output.serve_token is not None and output.serve is None:
+        raise ConfigError("is for --serve", where="--serve-token", hint="add --serve, or leave it out")
+    if output.virtual_camera_device is not None and not output.virtual_camera:
+        raise ConfigError("is for --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera")
+    shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
+    path = output.path or (None if shown_live else default_output(info))
+    kind = OutputKind.NONE if path is None else output_kind(path)
+    stills = info.kind is SourceKind.STILLS
+    if path is not None and kind is OutputKind.FOLDER and path.suffix.lower() in _DEPTH_SUFFIXES and not path.is_dir():
+        raise OutputError(
+            "depth files are not named with OUT",
+            where=str(path),
+            hint="name a folder, and add --save npy",
+        )
+    if path is not None and kind is OutputKind.FOLDER and not path.is_dir() and _LOOKS_LIKE_A_FILE.search(path.name):
+        raise OutputError(
+            f"nothing is written as {path.suffix}",
+            where=str(path),
+            allowed="a video (.mp4, .m4v, .mov, .mkv, .webm), a picture (.png, .jpg, .webp), or a folder",
+        )
+    if kind is OutputKind.PICTURE and not (stills and len(info.names) == 1) and config.capture.max_frames != 1:
+        raise OutputError(
+            "one picture cannot hold many frames", where=str(path), hint="name a video (.mp4) or a folder for OUT"
+        )
+    if stills and kind is OutputKind.VIDEO and config.capture.fps is None and len(info.names) > 1:
+        raise ConfigError("stills have no frame rate of their own", where="--fps", hint="add --fps 24, say")
+    if stills and kind is not OutputKind.VIDEO and config.capture.fps is not None:
+        raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
+    depth_path = _depth_path(path, kind, info) if output.save else None
+    alone = info.is_live and output.path is None and not shown_live
+    preview = output.preview == "window" or (output.preview == "auto" and alone)
+    if kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
+        raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
+    if path is None and not preview and depth_path is None and not shown_live:
+        raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
+    inputs = _inputs(info)
+    for target in dict.fromkeys(p for p in (path, depth_path) if p is not None):
+        if target == depth_path and kind is OutputKind.PICTURE:
+            continue  # files beside the picture, checked below
+        check_output(target, overwrite=output.overwrite, inputs=inputs)
+    if path is not None and kind in (OutputKind.VIDEO, OutputKind.PICTURE):
+        check_partial(path, overwrite=output.overwrite)
+    files = _planned_files(config, info, path, kind, depth_path)
+    if kind is OutputKind.PICTURE:
+        for file in files:
+            check_output(file, overwrite=output.overwrite, inputs=inputs)
+    _check_against_inputs(files, inputs)
+    if output.report is not None:
+        targets = [*files, *(p for p in (path,) if p is not None)]
+        _check_report(output.report, targets, inputs, overwrite=output.overwrite)
+    _check_space(config, info, path, kind, depth_path)
+    return OutputPlan(info=info, path=path, kind=kind, depth_path=depth_path, preview=preview)
+
+
+_LOOKS_LIKE_A_FILE = re.compile(r"[^.]\.[A-Za-z][A-Za-z0-9]{1,4}$")
+"""A folder may have a dot in its name (`v1.2`), but `x.txt` or `film.mp` is a mistake."""
+_DEPTH_SUFFIXES = {".npy", ".pfm", ".exr"}
+
+
+def _inputs(info: SourceInfo) -> list[Path]:
+    """What is read and must stay: the files, and the folder or list that was named."""
+    if info.kind not in (SourceKind.STILLS, SourceKind.VIDEO):
+        return []
+    source = Path(info.name)
+    return [source, *info.files] if source.exists() else list(info.files)
+
+
+def _planned_files(
+    config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth_path: Path | None
+) -> list[Path]:
+    """The files of stills' results by name, as far as they are known beforehand; OUT itself excepted."""
+    from stream.sinks.naming import FrameNames
+
+    folders = suffixes_by_folder(config, path, kind, depth_path)
+    names = info.names or ("000000",) * (kind is OutputKind.PICTURE)
+    files = []
+    for folder, suffixes in folders.items():
+        stems = FrameNames(names, suffixes)
+        for name in names:
+            stem = stems.stem_of(name, 0)
+            files += [folder / (stem + suffix) for suffix in suffixes]
+    return files
+
+
+def suffixes_by_folder(
+    config: Config, path: Path | None, kind: OutputKind, depth_path: Path | None
+) -> dict[Path, list[str]]:
+    """What ends the names of the files in each output folder."""
+    from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
+
+    folders: dict[Path, list[str]] = {}
+    if path is not None and kind is OutputKind.FOLDER and config.output.picture != "none":
+        folders.setdefault(path, []).append(f".{config.output.picture}")
+    if depth_path is not None:
+        folders.setdefault(depth_path, []).extend(FILE_SUFFIX[DepthFormat(name)] for name in config.output.save)
+    return folders
+
+
+def _check_against_inputs(files: list[Path], inputs: list[Path]) -> None:
+    originals = {path.resolve() for path in inputs}
+    for file in files:
+        if file.resolve() in originals:
+            raise OutputError("would replace an input", where=str(file), hint="choose another folder with -o")
+
+
+def _check_report(report: Path, outputs: list[Path], inputs: list[Path], *, overwrite: bool) -> None:
+    """A report may replace an earlier report; anything else only with `overwrite`, an input or output never.
+
+    Raises:
+        OutputError: it is an input, an output or a folder, or cannot be created.
+    """
+    from stream.sinks.naming import check_output
+
+    if report.is_dir():
+        raise OutputError("is a folder, not a file", where=f"--report {report}")
+    if report.resolve() in {path.resolve() for path in outputs}:
+        raise OutputError("is an output of this run", where=f"--report {report}", hint="choose another name")
+    files = [path for path in inputs if not path.is_dir()]
+    check_output(report, overwrite=True, inputs=[path for path in files if path.resolve() == report.resolve()])
+    if report.is_file() and not overwrite and not is_report(report):
+        hint = "choose another name or pass --overwrite"
+        raise OutputError("the file exists and is no report", where=f"--report {report}", hint=hint)
+
+
+def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
+    if path is None:
+        return Path(f"{info.name.replace(':', '_').replace('/', '_')}_depth")
+    if kind is OutputKind.VIDEO:
+        return path.with_name(f"{path.stem}_depth")
+    return path.parent if kind is OutputKind.PICTURE else path
+
+
+def _check_space(config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth: Path | None) -> None:
+    from stream.files import check_free_space
+    from stream.sinks.naming import estimated_bytes
+
+    count = info.frame_count
+    if count is None:
+        return
+    count = min(count, config.capture.max_frames or count)
+    formats: list[str] = list(config.output.save)
+    if kind is OutputKind.FOLDER and config.output.picture != "none":
+        formats.append(config.output.picture)
+    folder = depth or path
+    if formats and folder is not None:
+        needed = sum(estimated_bytes(name, info.size, count) for name in formats)
+        check_free_space(folder, needed, f"{count} × {' + '.join(formats)}")

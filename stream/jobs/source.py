@@ -1,0 +1,101 @@
+"""A few pictures from all over a source, to calibrate and to measure with.
+
+Invariant: the source is opened for it and closed again, and at most as many frames are decoded as its seeks need.
+"""
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from stream.capture.base import Source
+from stream.config import Config
+from stream.errors import ConfigError
+from stream.frames import Frame, SourceInfo, SourceKind
+
+if TYPE_CHECKING:
+    pass
+
+from contextlib import closing
+
+from stream.errors import SourceError
+
+
+def sample(config: Config, count: int) -> list[Frame]:
+    """Up to `count` frames: of a video or a folder evenly spread, of a live source the first ones.
+
+    Raises:
+        StreamError: the source cannot be opened or read.
+    """
+    with closing(open_config_source(config)) as source:
+        info = source.info
+        parts = _parts(config, info, count)
+        if not parts:
+            frames = []
+            for frame in source:
+                frames.append(frame)
+                if len(frames) == count:
+                    break
+            return frames
+    found = []
+    for part in parts:
+        try:
+            with closing(open_config_source(part)) as source:
+                found += [frame for frame, _ in zip(source, range(1), strict=False)]
+        except SourceError:
+            continue  # the run itself will name what cannot be read
+    return found
+
+
+def _parts(config: Config, info: SourceInfo, count: int) -> list[Config]:
+    """A config for each picture; none where the source is read from its start."""
+    capture = config.capture
+    if info.kind is SourceKind.STILLS and len(info.files) > count:
+        chosen = [info.files[len(info.files) * number // count] for number in range(count)]
+        return [config.model_copy(update={"source": str(path)}) for path in chosen]
+    if info.kind is SourceKind.VIDEO and info.rate and info.frame_count and info.frame_count > count:
+        start_s = capture.start or 0.0
+        length_s = float(info.frame_count / info.rate)
+        starts = [start_s + length_s * (number + 0.5) / count for number in range(count)]
+        updates = [{"start": start, "end": None, "max_frames": 1} for start in starts]
+        return [config.model_copy(update={"capture": capture.model_copy(update=update)}) for update in updates]
+    return []
+
+
+def open_config_source(config: Config) -> Source:
+    """The source that `config` names, opened."""
+    from stream.capture.open import SourceOptions, open_source
+
+    if config.source is None:
+        raise ConfigError("no source given", where="source", hint="name a camera, file, folder or URL")
+    capture = config.capture
+    size = capture.camera_size
+    return open_source(
+        config.source,
+        options=SourceOptions(
+            start_s=capture.start,
+            end_s=capture.end,
+            max_frames=capture.max_frames,
+            recursive=capture.recursive,
+            rate=_rate(capture.fps),
+            live=capture.live,
+            camera_size_hw=None if size is None else (size[1], size[0]),
+            camera_rate=_rate(capture.camera_fps),
+            camera_fourcc=capture.camera_fourcc,
+            open_timeout_s=capture.open_timeout_s,
+            read_timeout_s=capture.read_timeout_s,
+            reconnect_for_s=capture.reconnect_for_s,
+            mirror=capture.mirror,
+            max_pixels=capture.max_pixels,
+            decoder=None if capture.hwaccel == "off" else capture.hwaccel,
+        ),
+    )
+
+
+def _rate(fps: float | None) -> Fraction | None:
+    """Exact rate of a decimal: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
+    if fps is None:
+        return None
+    for nominal in (24, 30, 48, 60, 120):
+        ntsc = Fraction(nominal * 1000, 1001)
+        if abs(fps - float(ntsc)) < 0.005:
+            return ntsc
+    return Fraction(str(fps))

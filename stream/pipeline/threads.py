@@ -1,0 +1,176 @@
+"""The capture and inference threads, and how they start, stop and fail together.
+
+    capture thread ──frames──▶ inference thread ──results──▶ the caller
+
+Invariant: the first exception wins; it aborts both channels, so no stage waits for one that is gone, and it is
+what the caller gets.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stream.capture.base import Skipped, Source
+from stream.channel import Channel, Closed, Full
+from stream.frames import Frame, Result
+from stream.infer.base import Inference
+from stream.metrics import Metrics, StageTime
+
+JOIN_DEADLINE_S = 1.0
+"""How long the threads together may take to notice that they should stop before they are abandoned: a reader can be
+stuck in a driver, and a large model takes seconds for a frame."""
+
+
+def channel(*, is_live: bool, queue: int) -> Channel[Any]:
+    """What stands between two stages: of a live source only the newest item waits, else up to `queue` do.
+
+    So what is shown is no older than one frame interval, one inference and one rendering, and what was waiting for
+    each: tests/test_live_age.py.
+    """
+    return Channel(1, Full.REPLACE_OLDEST) if is_live else Channel(queue, Full.BLOCK)
+
+
+class Stages:
+    """Runs `source` and `inference` in threads; results are read with `get`.
+
+    Args:
+        source: read by the capture thread, which also closes it.
+        inference: used and closed by the inference thread.
+        metrics: counters to keep.
+        queue: capacity of both channels for lossless sources; live sources always use 1, newest wins.
+    """
+
+    def __init__(self, source: Source, inference: Inference, metrics: Metrics, *, queue: int) -> None:
+        live = source.info.is_live
+        self.source, self.inference, self.metrics = source, inference, metrics
+        self.frames: Channel[Frame] = channel(is_live=live, queue=queue)
+        self.results: Channel[Result] = channel(is_live=live, queue=queue)
+        self.refused: list[Skipped] = []
+        """Frames the model cannot take."""
+        self.abandoned: list[str] = []
+        self._stop = threading.Event()
+        self._stopped_s: float | None = None
+        self._busy_s: dict[str, float] = {}
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._threads = [
+            # A reader can be stuck in a driver or network call that Python cannot wake: a daemon may be abandoned.
+            threading.Thread(target=self._guard, args=(name, work), name=f"depthstream-{name}", daemon=True)
+            for name, work in (("capture", self._capture), ("inference", self._infer))
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def get(self, timeout_s: float) -> Result:
+        """The next result.
+
+        Raises:
+            TimeoutError: none within `timeout_s`.
+            Closed: the source has ended and everything was delivered.
+            BaseException: what a stage failed with.
+        """
+        return self.results.get(timeout_s)
+
+    @property
+    def gave_up(self) -> bool:
+        """Stopped early, longer than half of `JOIN_DEADLINE_S` ago: what is still being computed is not waited for."""
+        return self._stopped_s is not None and time.monotonic() - self._stopped_s > JOIN_DEADLINE_S / 2
+
+    def stop(self) -> None:
+        """End early: read nothing more, infer nothing that still waits; results that wait are still delivered."""
+        if self._stopped_s is None:
+            self._stopped_s = time.monotonic()
+        self._stop.set()
+        self.source.interrupt()
+        self.frames.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Bring every stage down because of `error`; the first call wins."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = error
+            error = self._failure
+        self._stop.set()
+        self.frames.abort(error)
+        self.results.abort(error)
+        self.source.interrupt()
+
+    def close(self) -> None:
+        """End everything and wait for both threads, abandoning a reader that does not come back. Idempotent."""
+        capture, inference = self._threads
+        if capture.ident is None:
+            self.source.close()
+            self.inference.close()
+            return
+        self.stop()
+        self.results.close()
+        deadline = time.monotonic() + JOIN_DEADLINE_S
+        for thread in (inference, capture):
+            while thread.is_alive() and time.monotonic() < deadline:
+                thread.join(0.1)
+            if thread.is_alive() and thread.name not in self.abandoned:
+                self.abandoned.append(thread.name)
+
+    @property
+    def stopped_early(self) -> bool:
+        """True after `stop` or `fail`."""
+        return self._stop.is_set()
+
+    @property
+    def has_captured_all(self) -> bool:
+        """The source has ended; what was captured may still be on its way."""
+        return self.frames.is_closed
+
+    def times(self) -> dict[str, StageTime]:
+        """Seconds each thread was busy and waited, up to now."""
+        waiting = {
+            "capture": self.frames.put_wait_s,
+            "inference": self.frames.get_wait_s + self.results.put_wait_s,
+        }
+        return {
+            name: StageTime(busy_s=max(0.0, self._busy_s.get(name, 0.0) - wait_s), waiting_s=wait_s)
+            for name, wait_s in waiting.items()
+        }
+
+    def _guard(self, name: str, work: Callable[[], None]) -> None:
+        start = self.metrics.clock()
+        try:
+            work()
+        except Closed:
+            pass  # the channel was closed by `stop`: nothing more to do here
+        except BaseException as error:  # noqa: BLE001  handed to the caller, who re-raises it
+            self.fail(error)
+        finally:
+            self._busy_s[name] = self.metrics.clock() - start
+
+    def _capture(self) -> None:
+        metrics = self.metrics
+        try:
+            for frame in self.source:
+                metrics.captured()
+                if self.frames.put(frame) is not None:
+                    metrics.drop("model_busy")
+                if self._stop.is_set():
+                    break
+        finally:
+            self.source.close()
+        self.frames.close()
+
+    def _infer(self) -> None:
+        try:
+            for result in self.inference.stream(self.frames, self._refuse):
+                self.metrics.computed()
+                if self.results.put(result) is not None:
+                    self.metrics.drop("output_busy")
+                if self._stop.is_set():
+                    break
+        finally:
+            self.inference.close()
+        self.results.close()
+
+    def _refuse(self, frame: Frame, reason: str) -> None:
+        self.refused.append(Skipped(name=frame.name or f"frame {frame.index}", reason=reason))

@@ -1,0 +1,288 @@
+"""From text to source: every form of SOURCE, and every way to get it wrong."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stream.capture import camera
+from stream.capture.base import Source
+from stream.capture.open import SourceOptions, open_source
+from stream.capture.parse import SCHEMES, SourceForm, parse_source
+from stream.errors import SourceError, SourceNotFoundError, StreamError, UsageError
+from stream.frames import Frame, SourceKind
+from stream.media import av
+from tests.capture.test_camera import BGR, FakeCapture
+from tests.support import picture_files as files
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with something of everything in it."""
+    monkeypatch.chdir(tmp_path)
+    scene = files.scene()
+    (tmp_path / "photos/sub").mkdir(parents=True)
+    files.save(tmp_path / "photos/img10.png", scene)
+    files.save(tmp_path / "photos/img2.jpg", scene)
+    files.save(tmp_path / "photos/sub/c.png", scene)
+    files.save(tmp_path / "a.jpg", scene)
+    files.save(tmp_path / "still.gif", Image.fromarray(scene))
+    files.save(tmp_path / "still.webp", scene)
+    (tmp_path / "nosuffix").write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "list.txt").write_text("photos/img10.png\na.jpg\n")
+    moving = [np.full((20, 30, 3), value, np.uint8) for value in (10, 120, 240)]
+    for name in ("moving.gif", "moving.webp", "moving.png"):
+        files.animated(tmp_path / name, moving, [50, 100, 50])
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 40, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(scene, format="rgb24")))
+        container.mux(stream.encode(None))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "value"),
+    [
+        ("0", "camera", "0"),
+        (" 2 ", "camera", "2"),
+        ("cam:1", "camera", "1"),
+        ("cam:/dev/video1", "camera", "/dev/video1"),
+        ("/dev/video3", "camera", "/dev/video3"),
+        ("/dev/v4l/by-id/usb-x", "camera", "/dev/v4l/by-id/usb-x"),
+        ("pattern:testsrc2", "pattern", "testsrc2"),
+        ("rtsp://u:p@host/x", "network", "rtsp://u:p@host/x"),
+        ("https://host/live.m3u8", "network", "https://host/live.m3u8"),
+        ("UDP://@:5000", "network", "UDP://@:5000"),
+        ("photos", "folder", "photos"),
+        ("photos/", "folder", "photos/"),
+        ("photos/*.jpg", "glob", "photos/*.jpg"),
+        ("photos/[ab].jpg", "glob", "photos/[ab].jpg"),
+        ("list.txt", "list", "list.txt"),
+        ("a.jpg", "picture", "a.jpg"),
+        ("missing.HEIC", "picture", "missing.HEIC"),
+        ("clip.mp4", "video", "clip.mp4"),
+        ("missing", "video", "missing"),
+        ("file:///x/a%20b.mov", "video", "/x/a b.mov"),
+        ("12.mp4", "video", "12.mp4"),
+        ("C:\\videos\\a.mp4", "video", "C:\\videos\\a.mp4"),
+    ],
+)
+def test_what_a_text_means(there: Path, text: str, form: str, value: str) -> None:
+    assert there.exists()
+    parsed = parse_source(text)
+    assert (parsed.form, parsed.value) == (SourceForm(form), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the source is empty"),
+        ("ftp://host/a.mp4", r"unknown kind of URL ftp:// \(allowed: rtsp"),
+        ("cam:front", "'front' is no camera number"),
+    ],
+)
+def test_texts_that_mean_nothing(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_source(text)
+
+
+def test_the_network_source_knows_every_scheme() -> None:
+    from stream.capture.video import network
+
+    assert {scheme.removeprefix("hls+") for scheme in SCHEMES} == set(network.SCHEMES)
+
+
+def taken(text: str, **options: object) -> tuple[Source, int]:
+    """The source and how many frames it gave."""
+    with closing(open_source(text, options=SourceOptions(**options))) as source:  # type: ignore[arg-type]
+        return source, sum(1 for _ in source)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "count"),
+    [
+        ("photos", "stills", 2),
+        ("photos/*.png", "stills", 1),
+        ("photos/**/*", "stills", 3),
+        ("list.txt", "stills", 2),
+        ("a.jpg", "stills", 1),
+        ("still.gif", "stills", 1),
+        ("still.webp", "stills", 1),
+        ("nosuffix", "stills", 1),
+        ("moving.webp", "video", 3),
+        ("moving.png", "video", 3),
+        ("moving.gif", "video", 3),
+        ("clip.mp4", "video", 5),
+    ],
+)
+def test_what_is_opened(there: Path, text: str, kind: str, count: int) -> None:
+    assert there.exists()
+    source, frames = taken(text)
+    assert (source.info.kind, frames, source.info.is_live) == (SourceKind(kind), count, False)
+    assert source.info.name == text
+    assert source.log.skipped == []
+
+
+def test_names_are_relative_to_what_was_named(there: Path) -> None:
+    assert taken("photos", recursive=True)[0].info.names == ("img2.jpg", "img10.png", "sub/c.png")
+    assert taken("list.txt")[0].info.names == ("photos/img10.png", "a.jpg")
+    assert taken(str(there / "a.jpg"))[0].info.names == ("a.jpg",)
+    assert taken(f"file://{there}/a.jpg")[0].info.names == ("a.jpg",)
+
+
+def test_options_reach_their_source(there: Path) -> None:
+    assert there.exists()
+    assert taken("photos", rate=Fraction(24))[0].info.time_base == Fraction(1, 24)
+    assert taken("photos", max_frames=1)[1] == 1
+    assert taken("clip.mp4", max_frames=2)[1] == 2
+    assert taken("moving.webp", end_s=0.1)[1] == 2
+    with pytest.raises(SourceError, match="megapixels"):
+        open_source("a.jpg", options=SourceOptions(max_pixels=100))
+
+
+def test_a_pattern_ends_when_told(there: Path) -> None:
+    assert there.exists()
+    source = open_source("pattern:testsrc2", options=SourceOptions(end_s=0.05, pattern_size_hw=(48, 64)))
+    with closing(source):
+        assert source.info.kind is SourceKind.PATTERN
+        assert source.info.size == (48, 64)
+        assert sum(1 for _ in source) == 2
+
+
+@pytest.fixture
+def plugged_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCapture]:
+    """OpenCV finds a camera at every index."""
+    fake = FakeCapture()
+    monkeypatch.setattr(camera.cv2, "VideoCapture", lambda *_args: fake)
+    yield fake
+    assert fake.releases == 1
+
+
+def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> None:
+    options = {"camera_size_hw": (720, 1280), "camera_rate": Fraction(15), "camera_fourcc": "MJPG", "max_frames": 2}
+    source, frames = taken("cam:5", **options)
+    assert (source.info.name, source.info.kind, frames) == ("cam:5", SourceKind.CAMERA, 2)
+    assert "asked for 1280×720, 15 frames/s, MJPG" in source.info.notes[0]
+    assert plugged_in.asked
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("clip.mp4", {"rate": Fraction(24)}, "--fps: is for stills"),
+        ("moving.gif", {"rate": Fraction(24)}, "--fps"),
+        ("moving.webp", {"rate": Fraction(24)}, "--fps"),
+        ("pattern:testsrc2", {"rate": Fraction(24)}, "--fps"),
+        ("0", {"rate": Fraction(24)}, "--fps"),
+        ("0", {"start_s": 1.0}, "--start"),
+        ("pattern:testsrc2", {"start_s": 1.0}, "--start"),
+        ("photos", {"start_s": 1.0}, "--start: a still picture has no time"),
+        ("a.jpg", {"end_s": 1.0}, "--end: a still picture has no time"),
+    ],
+)
+def test_options_that_make_no_sense(there: Path, text: str, options: dict[str, object], said: str) -> None:
+    assert there.exists()
+    with pytest.raises(UsageError, match=said) as caught:
+        open_source(text, options=SourceOptions(**options))  # type: ignore[arg-type]
+    assert caught.value.exit_code == 2
+
+
+def test_files_that_cannot_be_used(there: Path) -> None:
+    (there / "empty.jpg").touch()
+    (there / "empty.mp4").touch()
+    (there / "renamed.jpg").write_bytes((there / "clip.mp4").read_bytes())
+    (there / "text.png").write_text("hello")
+    (there / "broken.jpg").write_bytes((there / "a.jpg").read_bytes()[:700])
+    (there / "nothing").mkdir()
+    (there / "nothing/x.md").touch()
+
+    def refusal(text: str) -> tuple[int, str]:
+        with pytest.raises(StreamError) as caught, closing(open_source(text)) as source:
+            list(source)
+        assert "\n" not in str(caught.value)
+        return caught.value.exit_code, str(caught.value)
+
+    assert refusal("a.jpgg") == (2, "a.jpgg: no such file or folder; did you mean a.jpg?")
+    assert refusal("clp.mp4")[1].endswith("did you mean clip.mp4?")
+    assert refusal("nowhere/a.jpg") == (
+        2,
+        "nowhere/a.jpg: no such file or folder; the folder nowhere does not exist either",
+    )
+    assert refusal("missing/*.jpg") == (2, "missing/*.jpg: no file matches")
+    assert refusal("empty.jpg") == (1, "empty.jpg: the file is empty")
+    assert refusal("empty.mp4") == (1, "empty.mp4: the file is empty")
+    code, line = refusal("renamed.jpg")
+    assert code == 1
+    assert line.startswith("renamed.jpg: holds a video, not a picture")
+    assert refusal("text.png")[1].startswith("text.png: holds no picture that can be read (allowed: JPEG")
+    code, line = refusal("broken.jpg")
+    assert code == 1
+    assert line.startswith("broken.jpg: cannot be decoded")
+    code, line = refusal("nothing")
+    assert code == 2
+    assert line.startswith("nothing: no pictures, 1 other file (allowed: .apng")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_no_permission(there: Path) -> None:
+    (there / "a.jpg").chmod(0)
+    with pytest.raises(SourceError, match="permission"):
+        open_source("a.jpg")
+
+
+def test_a_file_that_the_system_says_is_not_readable(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert there.exists()
+    monkeypatch.setattr("os.access", lambda *_args: False)
+    with pytest.raises(SourceError, match="no permission to read it"):
+        open_source("clip.mp4")
+
+
+def test_not_found_is_a_usage_error() -> None:
+    assert issubclass(SourceNotFoundError, UsageError)
+
+
+def test_a_mirrored_source_differs_in_nothing_but_left_and_right(tmp_path: Path) -> None:
+    for name in "ab":
+        files.save(tmp_path / f"{name}.png", files.scene())
+    straight, mirrored = (open_source(str(tmp_path), options=SourceOptions(mirror=mirror)) for mirror in (False, True))
+    assert mirrored.info == straight.info
+    for one, other in zip(straight, mirrored, strict=True):
+        assert np.array_equal(one.rgb, other.rgb[:, ::-1])
+        assert not np.array_equal(one.rgb, other.rgb)
+        assert (one.index, one.pts, one.name) == (other.index, other.pts, other.name)
+    assert mirrored.log == straight.log
+    mirrored.interrupt()
+    for source in (straight, mirrored):
+        source.close()
+
+
+def test_a_camera_that_is_plugged_in_again_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = FakeCapture(opened=False)
+    captures = iter([FakeCapture([BGR] * 10), absent, FakeCapture([BGR] * 10)])
+    monkeypatch.setattr(camera.cv2, "VideoCapture", lambda *_args: next(captures, absent))
+    monkeypatch.setattr("stream.capture.reconnect.FIRST_DELAY_S", 0.01)
+    source = open_source("cam:0", options=SourceOptions(reconnect_for_s=1.0))
+    assert source.silence_limit_s == SourceOptions().read_timeout_s  # type: ignore[attr-defined]
+    frames: list[Frame] = []
+    with pytest.raises(SourceError, match=r"did not come back within 1 s; --reconnect-for"):
+        frames.extend(_kept(source, frames))
+    assert source.log.reconnects == 1
+    assert len(frames) > 10, "of both times"
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert all(a.pts < b.pts for a, b in pairwise(frames))
+    assert source.silence_limit_s is None, "while it is away"  # type: ignore[attr-defined]
+    source.close()
+
+
+def _kept(source: Source, frames: list[Frame]) -> list[Frame]:
+    for frame in source:
+        frames.append(frame)
+    return []

@@ -1,0 +1,301 @@
+"""Comparisons: sheets, contact sheets and numbers of real models on real files."""
+
+import json
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stream.cli.main import invoke
+from stream.compare import inference as multi_inference
+from stream.compare import job as compare
+from stream.compare.agreement import agreement, fit
+from stream.compare.outputs import AgreementSink, ContactSheetSink
+from stream.compare.sheet import GAP_PX, MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer
+from stream.errors import SinkError
+from stream.frames import ComparedDepth, Depth, DepthKind, Frame
+from stream.infer import device
+from stream.media import av
+from stream.models import registry
+from stream.render.range import FrameRange
+from tests.support.fakes import frame
+from tests.support.manifests import checkpoint, reference
+from tests.support.media_files import write_video
+from tests.support.paths import DATA
+from tests.support.picture_files import save, save_heic, scene
+
+SMALL = "midas_v21_small_256"
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    data = DATA / "models" / f"{SMALL}.json"
+    torch.save(checkpoint(reference(data)["state_dict"]), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def wavy(height: int = 60, width: int = 80) -> np.ndarray[Any, np.dtype[np.float32]]:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return (np.sin(x / 9) + y / height + 2).astype(np.float32)
+
+
+def test_a_fit_undoes_a_scale_and_a_shift_whatever_the_sizes() -> None:
+    values = wavy()
+    found = fit(values, 3 * values + 7)
+    assert (found.scale, found.shift) == (pytest.approx(3, rel=1e-4), pytest.approx(7, rel=1e-4))
+    np.testing.assert_allclose(found.apply(values), 3 * values + 7, rtol=1e-4)
+    large = np.asarray(Image.fromarray(3 * values + 7).resize((320, 240), Image.Resampling.BILINEAR), np.float32)
+    assert fit(values, large).scale == pytest.approx(3, rel=0.03)
+
+
+def test_what_runs_against_the_reference_or_is_constant_gets_its_mean() -> None:
+    values = wavy()
+    for other in (-values, np.full_like(values, 4)):
+        found = fit(other, values)
+        assert (found.scale, found.shift) == (0, pytest.approx(values.mean(), rel=1e-5))
+
+
+def test_agreement_is_perfect_up_to_scale_and_shift_and_tells_opposites() -> None:
+    values = wavy()
+    same = agreement(5 * values - 3, values)
+    assert same.abs_rel == pytest.approx(0, abs=1e-5)
+    assert (same.delta_1_25, same.spearman) == (1, pytest.approx(1))
+    assert agreement(-values, values).spearman == pytest.approx(-1)
+    noisy = values + np.random.default_rng(0).normal(0, 0.3, values.shape).astype(np.float32)
+    other = agreement(noisy, values)
+    assert 0.02 < other.abs_rel < 1
+    assert 0.5 < other.spearman < 0.99
+
+
+def test_agreement_with_metric_depth_is_in_metres() -> None:
+    near, far = np.float32(1 / 2), np.float32(1 / 4)
+    reference_map = np.where(wavy() > 2.5, near, far)
+    off = np.where(wavy() > 2.5, near, far)
+    off[:30] = np.where(off[:30] == near, far, near)  # the upper half is the wrong way round
+    found = agreement(off, reference_map, is_metric=True)
+    assert found.delta_1_25 < 0.9
+    assert agreement(reference_map, reference_map, is_metric=True).abs_rel == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 4), np.float32), np.full((1, 1), 7, np.float32)])
+def test_numbers_are_finite_for_constant_maps(values: Any) -> None:
+    found = agreement(values, values)
+    assert np.isfinite([found.abs_rel, found.delta_1_25, found.spearman]).all()
+
+
+def test_ranks_of_ties_are_shared() -> None:
+    a = np.array([[1, 1, 2, 3]], np.float32)
+    b = np.array([[1, 2, 3, 3]], np.float32)
+    ranks_a, ranks_b = np.array([1.5, 1.5, 3, 4]), np.array([1, 2, 3.5, 3.5])
+    assert agreement(a, b).spearman == pytest.approx(np.corrcoef(ranks_a, ranks_b)[0, 1])
+
+
+def compared(index: int, kind: DepthKind = DepthKind.RELATIVE_DISPARITY) -> tuple[Frame, ComparedDepth]:
+    picture = frame(index, (60, 80))
+    values = wavy()
+    other = Depth(values=(1 / values if kind is DepthKind.METRIC_DEPTH else 10 * values - 5), kind=kind, index=index)
+    first = ComparedDepth(values=values, kind=DepthKind.RELATIVE_DISPARITY, index=index, others=(other,))
+    return picture, first
+
+
+@pytest.mark.parametrize("kind", list(DepthKind))
+def test_a_sheet_shows_all_models_in_the_same_colours(kind: DepthKind) -> None:
+    renderer = SheetRenderer(["one", "two"], colormap="gray", range_policy=FrameRange())
+    sheet = renderer.render(*compared(3, kind))
+    assert sheet.shape[:2] == renderer.output_size((60, 80))
+    title = sheet.shape[0] - 60
+    panes = [sheet[title:, n * (80 + GAP_PX) :][:, :80].astype(int) for n in range(3)]
+    np.testing.assert_array_equal(panes[0], frame(3, (60, 80)).rgb)
+    assert panes[1].max() - panes[1].min() == 255
+    assert np.abs(panes[2] - panes[1]).max() <= 2
+    near = np.unravel_index(wavy().argmax(), (60, 80))
+    assert panes[1][near].min() == panes[2][near].max() == 255
+    assert (sheet[:title].min(axis=(0, 2)) < 128).sum() > 10  # something is written above
+
+
+def test_large_pictures_are_shrunk_and_videos_stay_decodable() -> None:
+    names = ["a", "b", "c"]
+    sheet = SheetRenderer(names, colormap="gray", range_policy=FrameRange())
+    assert sheet.output_size((3000, 4000))[1] == 4 * MAX_PANE_PX + 3 * GAP_PX
+    video = SheetRenderer(names, colormap="gray", range_policy=FrameRange(), max_width=MAX_WIDTH_PX)
+    assert video.output_size((1080, 1920))[1] <= MAX_WIDTH_PX
+
+
+def test_a_contact_sheet_has_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.compare.outputs._ROWS_PER_PAGE", 2)
+    sink = ContactSheetSink(tmp_path / "contact.png")
+    picture, depth = compared(0)
+    for _ in range(5):
+        sink.write(picture, depth, np.zeros((60, 200, 3), np.uint8))
+    sink.finish()
+    assert [Path(path).name for path in sink.outputs] == ["contact.png", "contact_2.png", "contact_3.png"]
+    heights = [len(pixels(path)) for path in sink.outputs]
+    assert heights[0] == heights[1] == 2 * heights[2]
+
+
+def pixels(path: str | Path) -> Any:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
+
+
+def photos() -> None:
+    Path("photos").mkdir()
+    save(Path("photos/a.jpg"), scene(48, 64))
+    save_heic(Path("photos/b.heic"), scene(72, 48))
+    Path("photos/broken.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+
+
+def test_photos_give_sheets_a_contact_sheet_and_numbers(small_weights: Path) -> None:
+    photos()
+    code = invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "--report", "r.json", "-q"])
+    assert code == 3
+    out = Path("photos_compare")
+    assert {path.name for path in out.iterdir()} == {"a.png", "b.png", "contact_sheet.png", "compare.json"}
+    numbers = json.loads((out / "compare.json").read_text())
+    assert numbers["models"] == ["starter", SMALL]
+    assert [result["name"] for result in numbers["results"]] == ["a.jpg", "b.heic"]
+    pair = numbers["results"][0]["pairs"][f"starter | {SMALL}"]
+    assert set(pair) == {"abs_rel", "delta_1_25", "spearman"}
+    mean = [result["pairs"][f"starter | {SMALL}"]["spearman"] for result in numbers["results"]]
+    assert numbers["mean"][f"starter | {SMALL}"]["spearman"] == pytest.approx(np.mean(mean))
+    assert pixels(out / "a.png").shape[1] == 3 * 64 + 2 * GAP_PX
+    report = json.loads(Path("r.json").read_text())
+    assert report["model"] == f"starter | {SMALL}"
+    assert report["skipped"][0]["name"] == "broken.jpg"
+
+
+def test_models_that_do_not_fit_together_give_the_same(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos()
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]
+    assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
+    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
+    assert invoke(["compare", "photos", *models, "-o", "apart"]) == 3
+    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    for name in ("a.png", "b.png", "contact_sheet.png"):  # the number of torch's threads may change the last bit
+        np.testing.assert_allclose(pixels(f"apart/{name}"), pixels(f"together/{name}"), atol=1)
+    apart, together = (json.loads(Path(folder, "compare.json").read_text()) for folder in ("apart", "together"))
+    assert apart.keys() == together.keys()
+    for a, b in zip(apart["results"], together["results"], strict=True):
+        assert a["name"] == b["name"]
+        assert a["pairs"][f"starter | {SMALL}"] == pytest.approx(b["pairs"][f"starter | {SMALL}"], rel=1e-3)
+
+
+def test_a_video_gives_a_video_with_its_times(small_weights: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", pts=[0, 40, 90, 300], time_base=Fraction(1, 1000), audio_s=0.5)
+    assert invoke(["compare", "clip.mp4", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 0
+    with av.open("clip_compare.mp4") as made:
+        assert [picture.pts for picture in made.decode(video=0)] == [0, 40, 90, 300]
+        assert made.streams.audio
+    numbers = json.loads(Path("clip_compare.json").read_text())
+    assert [result["time_s"] for result in numbers["results"]] == [0, 0.04, 0.09, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["photos", "-m", "starter"], "needs two models or more"),
+        (["photos", "-m", "starter", "-m", "STARTER"], "named twice"),
+        (["photos", "-m", "starter", "-m", "nonsense"], "unknown model"),
+        (["photos", "-m", "starter", "-m", f"{SMALL}=nowhere.pt"], "no such weights file"),
+        (["photos", "-m", "starter", "-m", SMALL, "-o", "x.mp4"], "compared in a folder"),
+        (["photos", "-m", "starter", "-m", SMALL, "-o", "photos", "--overwrite"], "input"),
+        (["pattern:testsrc2", "-m", "starter", "-m", SMALL], "live source"),
+        (["contact", "-m", "starter", "-m", SMALL], "mistaken for the contact sheet"),
+        (["photos"], "--model"),
+    ],
+)
+def test_bad_usage_is_one_line_and_leaves_nothing(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+    Path("contact").mkdir()
+    save(Path("contact/contact_sheet.jpg"), scene())
+    before = set(Path().rglob("*"))
+    assert invoke(["compare", *arguments, "--offline"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error
+    assert "\n" not in error
+    assert set(Path().rglob("*")) == before
+
+
+def test_names_are_catalog_names() -> None:
+    assert compare.Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
+    assert compare._candidates(["dav2-small", "starter"])[0].spec is registry.find("dav2-small")
+
+
+def test_what_is_needed_is_checked_before_the_first_model_runs(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(compare, "spooled", lambda *_args: pytest.fail("a model was run"))
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
+    assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
+    assert "dpt_levit_224.pt are not here" in capsys.readouterr().err
+    assert invoke(["compare", "photos", *models, "--precision", "fp16"]) == 2
+    Path("report").mkdir()
+    assert invoke(["compare", "photos", *models, "-o", "report", "--report", "report/compare.json"]) == 2
+    assert "is an output of this run" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_while_maps_wait_is_an_error_that_cleans_up(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+
+    def full(*_args: object, **_values: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(multi_inference.np, "savez", full)
+    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
+    assert invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert not Path("photos_compare").exists()
+
+
+def test_a_picture_that_one_model_refuses_is_named_with_the_model_and_the_reason(
+    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos()
+    save(Path("photos/wide.png"), np.zeros((2, 4000, 3), np.uint8))
+    monkeypatch.setattr("stream.infer.geometry.MAX_INPUT_PIXELS", 200_000)
+    models = ["-m", f"{SMALL}={small_weights}", "-m", "starter"]
+    for name, memory in (("together", None), ("apart", 1000)):
+        with monkeypatch.context() as patch:
+            if memory is not None:
+                patch.setattr(device, "host_memory_bytes", lambda: 1000)
+            assert invoke(["compare", "photos", *models, "-o", name]) == 3
+        skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped wide.png")]
+        assert len(skipped) == 1
+        assert "network input" in skipped[0]
+        assert not Path(name, "wide.png").exists()
+
+
+def test_an_interrupted_comparison_is_marked_as_partial(tmp_path: Path) -> None:
+    sink = AgreementSink(tmp_path / "n.json", heading={}, measure=lambda _depth: {"a | b": {"spearman": 0.5}})
+    picture, depth = compared(0)
+    sink.write(picture, depth, np.zeros((2, 2, 3), np.uint8))
+    sink.keep_partial("interrupted")
+    assert [Path(path).name for path in sink.outputs] == ["n.partial.json"]
+    assert not (tmp_path / "n.json").exists()
+
+
+def test_numbers_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sink = AgreementSink(tmp_path / "file" / "n.json", heading={}, measure=lambda _depth: {})
+    with pytest.raises(SinkError, match="cannot be written"):
+        sink.finish()

@@ -1,0 +1,467 @@
+"""Backends: exported networks are checked against torch, bounded in number, and chosen by what was measured."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stream
+from stream.capture.video.file import VideoSource
+from stream.errors import MissingExtraError, ModelError, UsageError
+from stream.infer.backends import Size, choose, inductor, int8, onnx
+from stream.infer.backends.cache import ModelCache
+from stream.infer.backends.choose import Setting
+from stream.infer.backends.eager import Eager
+from stream.infer.backends.exported import MAX_SIZES, Call, Exported, Program, UnusableError
+from stream.infer.engine import Engine
+from stream.models import registry
+from tests.support.tiny_model import SPEC, Tiny, frame, loaded
+
+CPU = torch.device("cpu")
+
+
+class Portable:
+    """A runtime of torch's own: programs saved and loaded. `off` is added to what they give."""
+
+    name = "portable"
+    device, dtype, memory_format = CPU, torch.float32, torch.contiguous_format
+
+    def __init__(self, *, off: float = 0.0, pads: bool = False, precision: str = "fp32") -> None:
+        self.off, self.pads, self.precision = off, pads, precision
+        self.facts: dict[str, object] = {}
+        self.made: list[Size] = []
+        self.called_with: list[int] = []
+
+    def source(self, model: registry.LoadedModel) -> nn.Module:
+        return model.network
+
+    def make(self, program: Program, folder: Path) -> None:
+        (example,) = program.example_inputs[0]  # type: ignore[index]
+        self.made.append((example.shape[0], *example.shape[2:]))
+        torch.export.save(program, folder / "model.pt2")
+
+    def load(self, folder: Path) -> Call:
+        module = torch.export.load(folder / "model.pt2").module()
+
+        def call(x: Tensor) -> Tensor:
+            self.called_with.append(len(x))
+            output: Tensor = module(x) + self.off
+            return output
+
+        return call
+
+
+def exported(runtime: Portable, tmp_path: Path, *, batch: int = 1) -> Exported:
+    model = loaded()
+    return Exported(
+        model, runtime, eager=lambda: Eager(model.network, "fp32", batch=1), batch=batch, cache=ModelCache(tmp_path)
+    )
+
+
+def inputs(count: int, height: int = 24, width: int = 32) -> Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize(("pads", "seen"), [(False, [1, 1, 1]), (True, [2, 2])])
+def test_a_group_is_computed_in_the_sizes_that_were_exported(pads: bool, seen: list[int], tmp_path: Path) -> None:
+    runtime, x = Portable(pads=pads), inputs(3)
+    backend = exported(runtime, tmp_path, batch=2)
+    backend.prepare((24, 32))
+    runtime.called_with.clear()
+    with torch.inference_mode():
+        torch.testing.assert_close(backend(x), Tiny()(x))
+    assert runtime.called_with == seen
+    assert runtime.made == [(2 if pads else 1, 24, 32)]
+
+
+def test_what_was_exported_before_is_loaded(tmp_path: Path) -> None:
+    first, second = Portable(), Portable()
+    for runtime in (first, second):
+        exported(runtime, tmp_path)(inputs(1))
+    assert (first.made, second.made) == ([(1, 24, 32)], [])
+
+
+def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
+    class Forgetful(Portable):
+        """Does not take what it has not made itself, as after an update of its libraries."""
+
+        def load(self, folder: Path) -> Call:
+            if not self.made:
+                raise UnusableError("written by another version")
+            return super().load(folder)
+
+    exported(Portable(), tmp_path).prepare((24, 32))
+    runtime, said = Forgetful(), list[str]()
+    backend = exported(runtime, tmp_path)
+    backend._cache = ModelCache(tmp_path, say=said.append)
+    with torch.inference_mode():
+        torch.testing.assert_close(backend(inputs(1)), Tiny()(inputs(1)))
+    assert runtime.made == [(1, 24, 32)]
+    (note,) = said
+    assert note.endswith("is of no use here: it is made again")
+
+
+def test_what_never_loads_is_an_error(tmp_path: Path) -> None:
+    class Broken(Portable):
+        def load(self, folder: Path) -> Call:
+            raise ModelError("no")
+
+    exported(Portable(), tmp_path).prepare((24, 32))
+    broken = Broken()
+    with pytest.raises(ModelError, match="no"):
+        exported(broken, tmp_path).prepare((24, 32))
+    assert broken.made == []  # the files are not to blame: they stay
+    again = Portable()
+    exported(again, tmp_path).prepare((24, 32))
+    assert again.made == []
+
+
+def test_other_weights_or_versions_are_exported_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Portable()
+    exported(runtime, tmp_path).prepare((24, 32))
+    other = exported(runtime, tmp_path)
+    other.model = replace(other.model, weights_sha256="1" * 64)
+    other.prepare((24, 32))
+    monkeypatch.setattr(stream, "__version__", "9.9")
+    exported(runtime, tmp_path).prepare((24, 32))
+    assert len(runtime.made) == 3
+
+
+@pytest.mark.parametrize(("precision", "off"), [("fp32", 2e-3), ("bf16", 0.2), ("fp32", float("nan"))])
+def test_a_network_that_came_out_wrong_is_refused(precision: str, off: float, tmp_path: Path) -> None:
+    runtime = Portable(off=off * float(Tiny()(inputs(1)).std()) * 2, precision=precision)
+    with pytest.raises(ModelError, match=rf"tiny: portable in {precision} is off by .* \(allowed: .*--backend torch"):
+        exported(runtime, tmp_path)(inputs(1))
+    assert not list(tmp_path.glob("*/model.pt2"))
+
+
+def test_a_reduced_precision_states_its_error(tmp_path: Path) -> None:
+    backend = exported(Portable(off=1e-3, precision="bf16"), tmp_path)
+    backend.prepare((24, 32))
+    assert 1e-4 < backend.differences[(1, 24, 32)].rms < 1e-2
+    (note,) = backend.notes
+    assert note.startswith("portable in bf16 at 32×24: 0.")
+
+
+def test_a_network_that_cannot_be_exported_says_so(tmp_path: Path) -> None:
+    class Undecided(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    model = loaded(Undecided())
+    runtime = Portable()
+    backend = Exported(
+        model, runtime, eager=lambda: Eager(model.network, "fp32", batch=1), batch=1, cache=ModelCache(tmp_path)
+    )
+    with pytest.raises(ModelError, match=r"tiny: cannot be exported for portable: .*; use --backend torch"):
+        backend.prepare((24, 32))
+
+
+def test_further_sizes_run_in_torch_and_are_counted(tmp_path: Path) -> None:
+    runtime = Portable()
+    backend = exported(runtime, tmp_path)
+    sizes = [(8 * number, 32) for number in range(1, MAX_SIZES + 3)]
+    with torch.inference_mode():
+        for _ in range(2):
+            for size in sizes:
+                x = inputs(1, *size)
+                torch.testing.assert_close(backend(x), Tiny()(x))
+    assert len(runtime.made) == MAX_SIZES
+    assert backend.counters == {"eager_frames": 4}
+    assert backend.notes == [
+        "portable holds network inputs of 32×8, 32×16, 32×24, 32×32; frames of other sizes run in torch"
+    ]
+
+
+@pytest.fixture(scope="module")
+def starter() -> registry.LoadedModel:
+    return registry.load("starter")
+
+
+REAL = ["openvino", "onnx", pytest.param("compile", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_engine_gives_the_same_depth_with_every_backend(
+    name: str, starter: registry.LoadedModel, tmp_path: Path
+) -> None:
+    frames = [frame(number, *size) for number, size in enumerate([(640, 480), (480, 640), (640, 480)])]
+    reference, engine = Engine(starter, device="cpu"), Engine(
+        starter, device="cpu", backend=name, batch=2, cache=ModelCache(tmp_path)
+    )  # fmt: skip
+    assert engine.backend == name
+    for group in ([frames[0], frames[2]], [frames[1]]):
+        wanted = [reference.infer([one])[0].values for one in group]
+        got = [depth.values for depth in engine.infer(group)]
+        later = [depth.values for depth in engine.infer(group[::-1])][::-1]
+        for a, b, c in zip(wanted, got, later, strict=True):
+            assert np.abs(a - b).max() < 1e-3 * a.std()
+            np.testing.assert_array_equal(b, c)
+    assert not engine.counters
+    engine.close()
+    reference.close()
+
+
+def test_int8_is_calibrated_on_the_users_pictures_and_states_its_error(
+    starter: registry.LoadedModel, tmp_path: Path
+) -> None:
+    source = VideoSource(
+        Path(stream.__file__).parent / "data" / "demo.mp4", max_frames=48
+    )  # noise, as in other tests, is no user's picture
+    frames = list(source)[::3]
+    source.close()
+    asked = 0
+
+    def pictures() -> list[stream.Frame]:
+        nonlocal asked
+        asked += 1
+        return frames
+
+    engine = Engine(
+        starter, device="cpu", precision="int8", backend="openvino", calibration=pictures, cache=ModelCache(tmp_path)
+    )
+    (depth,) = engine.infer(frames[:1])
+    engine.close()
+    exact = Engine(starter, device="cpu")
+    (wanted,) = exact.infer(frames[:1])
+    exact.close()
+    rms = np.sqrt(np.square(depth.values - wanted.values).mean()) / wanted.values.std()
+    assert 1e-4 < rms < 0.1
+    assert asked == 1
+    assert any("openvino in int8 at 256×192" in note for note in engine.notes)
+
+
+def test_int8_without_pictures_is_refused(starter: registry.LoadedModel) -> None:
+    with pytest.raises(UsageError, match="--precision int8: needs pictures"):
+        Engine(starter, device="cpu", precision="int8", backend="openvino")
+
+
+def test_pictures_to_measure_with_are_others_than_those_to_calibrate_with(starter: registry.LoadedModel) -> None:
+    engine = Engine(starter, device="cpu")
+    many = int8.Samples([frame(i) for i in range(9)], engine._preprocess)
+    assert (len(many.to_calibrate((1, 192, 256))), len(many.to_check((1, 192, 256)))) == (7, 2)
+    few = int8.Samples([frame(i) for i in range(3)], engine._preprocess)
+    assert (len(few.to_calibrate((1, 192, 256))), len(few.to_check((1, 192, 256)))) == (3, 3)
+    assert few.notes
+    assert few.digest != many.digest == int8.Samples([frame(i) for i in range(9)], engine._preprocess).digest
+
+
+def test_without_a_compiler_one_line_and_eager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    engine = Engine(loaded(), device="cpu", backend="compile", cache=ModelCache(tmp_path))
+    assert engine.backend == "torch"
+    assert engine.counters == {"backend_fallbacks": 1}
+    wanted = "--backend compile needs a C++ compiler (no-such-compiler): the network runs in torch as it is"
+    assert engine.notes == [wanted]
+    assert len(engine.infer([frame(0)])) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "backend", "precision", "hint"),
+    [
+        ("openvino", "openvino", "fp32", r"depthstream\[openvino\]"),
+        ("onnxruntime", "onnx", "fp32", r"depthstream\[onnx\]"),
+        ("onnxscript", "onnx", "fp32", r"depthstream\[onnx\]"),
+        ("nncf", "openvino", "int8", r"depthstream\[int8\]"),
+    ],
+)
+def test_a_missing_package_is_one_line(
+    package: str, backend: str, precision: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=hint):
+        Engine(loaded(), device="cpu", backend=backend, precision=precision, calibration=lambda: [frame(0)])
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "message"),
+    [
+        ("onnx", "bf16", r"the backend does not compute in bf16 \(allowed: fp32\)"),
+        ("torch", "int8", r"does not compute in int8 \(allowed: fp32, bf16, fp16\)"),
+        ("compile", "fp16", "fp16 does not work on cpu"),
+    ],
+)
+def test_a_precision_that_the_backend_lacks_is_refused(backend: str, precision: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Engine(loaded(), device="cpu", backend=backend, precision=precision)
+
+
+CUDA, MPS = torch.device("cuda", 0), torch.device("mps")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "here", "wanted"),
+    [
+        ("auto", CPU, ["cpu"], "cpu"),
+        ("auto", CPU, ["directml", "cpu"], "cpu"),
+        ("directml", CPU, ["directml", "cpu"], "directml"),
+        ("auto", CUDA, ["tensorrt", "cuda", "cpu"], "cuda"),
+        ("tensorrt", CUDA, ["tensorrt", "cuda", "cpu"], "tensorrt"),
+        ("auto", MPS, ["coreml", "cpu"], "coreml"),
+    ],
+)
+def test_the_provider_fits_the_device(asked: str, device: torch.device, here: list[str], wanted: str) -> None:
+    assert onnx.resolve_provider(asked, device, [onnx.PROVIDERS[name] for name in here]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "here", "message"),
+    [
+        ("auto", CUDA, ["cpu"], r"no provider for cuda here \(allowed: cuda, tensorrt\); use --device cpu"),
+        ("cuda", CPU, ["cuda", "cpu"], r"cuda is not for cpu \(allowed: auto, cpu\)"),
+        ("tensorrt", CUDA, ["cuda"], r"tensorrt is not in this ONNX Runtime \(allowed: auto, cuda\)"),
+        ("rocm", CPU, ["cpu"], "unknown provider 'rocm'"),
+    ],
+)
+def test_a_provider_that_cannot_be_had_is_refused(
+    asked: str, device: torch.device, here: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        onnx.resolve_provider(asked, device, [onnx.PROVIDERS[name] for name in here])
+
+
+class Clock:
+    """Tells the seconds that each backend is said to take."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Timed(Eager):
+    def __init__(self, name: str, seconds: float, clock: Clock) -> None:
+        super().__init__(Tiny(), "fp32", batch=1)
+        self.name, self._seconds, self._clock = name, seconds, clock
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._clock.now_s += self._seconds
+        return super().__call__(x)
+
+
+class Choice:
+    """A choice between backends that take so many seconds."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **seconds: float | Exception) -> None:
+        self.said: list[str] = []
+        self.made: list[str] = []
+        self.seconds, self.clock = seconds, Clock()
+        self.setting = Setting(
+            model=loaded(), device=CPU, precision="fp32", batch=1, threads=1, provider="auto",
+            cache=ModelCache(tmp_path),
+        )  # fmt: skip
+        monkeypatch.setattr(choose, "make", self.make)
+        monkeypatch.setattr(choose, "candidates", lambda _setting: [name for name in seconds if name != "torch"])
+
+    def make(self, name: str, _setting: Setting) -> Eager:
+        self.made.append(name)
+        seconds = self.seconds[name]
+        if isinstance(seconds, Exception):
+            raise seconds
+        return Timed(name, seconds, self.clock)
+
+    def __call__(self, *, frames: float, may_measure: bool = True) -> str:
+        first = self.make("torch", self.setting)
+        self.made.clear()
+        chosen = choose.fastest(
+            self.setting, first, (24, 32), frames=frames, may_measure=may_measure, say=self.said.append,
+            clock=self.clock,
+        )  # fmt: skip
+        return chosen.name
+
+
+def test_a_long_job_gets_what_is_fastest_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2, onnx=0.6)
+    assert choice(frames=1000) == "openvino"
+    assert choice.said == [
+        "trying openvino, onnx for tiny, once; --backend torch does without",
+        "backend openvino: openvino 200 ms, torch 500 ms, onnx 600 ms a frame of 32×24 in fp32, measured now",
+    ]
+
+
+def test_the_choice_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)(frames=1000)
+    later = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)
+    assert later(frames=20) == "openvino"  # too short to measure for, but that was done
+    assert later.clock.now_s == 0
+    assert later.said[0].endswith("measured earlier")
+    assert later(frames=2) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames", "may_measure"),
+    [
+        (0.5, 15, True),  # 7 s in torch
+        (0.5, 200, True),  # 100 s
+        (20.0, 10, True),  # few frames: over before anything is known
+        (0.5, float("inf"), False),  # a live source: a person waits for the first picture
+    ],
+)
+def test_nothing_is_tried_where_it_would_not_pay(
+    seconds: float, frames: float, may_measure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = Choice(tmp_path, monkeypatch, torch=seconds, openvino=0.001)
+    assert choice(frames=frames, may_measure=may_measure) == "torch"
+    assert not choice.said
+    assert not choice.made
+
+
+def test_a_live_source_gets_what_was_measured_earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = Choice(tmp_path, monkeypatch, torch=0.2, openvino=0.05)
+    assert choice(frames=float("inf"), may_measure=False) == "torch"
+    choice(frames=1000)
+    assert choice(frames=float("inf"), may_measure=False) == "openvino"
+
+
+def test_a_little_faster_is_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.48)(frames=1000) == "torch"
+
+
+def test_one_that_fails_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = ModelError("is off by 0.5", where="tiny")
+    choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=wrong, onnx=0.3)
+    assert choice(frames=1000) == "onnx"
+    assert "openvino is left out: tiny: is off by 0.5" in choice.said
+
+
+def test_what_is_installed_and_takes_the_precision_is_a_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(precision: str, absent: Callable[[str], bool] = lambda _name: False) -> list[str]:
+        monkeypatch.setattr(choose, "find_spec", lambda name: None if absent(name) else find_spec(name))
+        setting = Setting(
+            model=loaded(), device=CPU, precision=precision, batch=1, threads=1, provider="auto",
+            cache=ModelCache(tmp_path),
+        )  # fmt: skip
+        return choose.candidates(setting)
+
+    assert found("fp32") == ["openvino", "onnx"]
+    assert found("bf16") == ["openvino"]
+    assert found("fp32", lambda name: name == "openvino") == ["onnx"]
+    monkeypatch.setattr(inductor, "missing_tool", lambda _device: None)
+    assert found("bf16", lambda name: name == "openvino") == ["compile"]
+    monkeypatch.setattr(inductor, "missing_tool", lambda _device: "C++ compiler")
+    assert found("bf16", lambda name: name == "openvino") == []
+
+
+def test_no_backend_is_imported_before_it_is_asked_for(tmp_path: Path) -> None:
+    code = (
+        "import stream, sys; list(stream.iter_depth('pattern:testsrc', max_frames=1));"
+        "print({'openvino', 'onnx', 'onnxruntime', 'nncf', 'torch._inductor'} & set(sys.modules))"
+    )
+    fresh = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # nothing was measured earlier
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=fresh)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_spec_of_the_test_model_is_no_bf16_one() -> None:
+    assert not SPEC.bf16_on_cpu  # `auto` must mean the same on every machine that runs these tests

@@ -1,0 +1,58 @@
+"""Every backend gives the official numbers, for a model of each architecture family."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import stream
+from tests.models.test_parity import TOLERANCE
+from tests.support.manifests import FILES, checkpoint, error, reference
+from tests.support.reference import image
+
+FAMILIES = {
+    "depth_anything": "depth_anything_v2_vits",
+    "beit": "dpt_beit_base_384",
+    "efficientnet_lite3": "midas_v21_small_256",
+    "levit": "dpt_levit_224",
+    "next_vit": "dpt_next_vit_large_384",
+    "resnext101": "midas_v21_384",
+    "swin": "dpt_swin_large_384",
+    "swin2": "dpt_swin2_tiny_256",
+    "vit_hybrid": "dpt_hybrid_384",
+    "vit_large": "dpt_large_384",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """For up to 5 GB of weights and exports, removed at once rather than kept for a look."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["openvino", "onnx", "compile"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backend_gives_the_official_numbers(
+    family: str, backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.infer.backends.cache.cache_folder", lambda: folder / "cache")
+    name = FAMILIES[family]
+    expected = next(found for path in FILES if (found := reference(path))["model"] == name and not found["options"])
+    case = expected["cases"][0]
+    torch.save(checkpoint(expected["state_dict"]), folder / "weights.pt")
+    Image.fromarray(image(*case["image"])).save(folder / "picture.png")
+
+    report = stream.run(
+        folder / "picture.png", output=folder / "out", model=name, weights=folder / "weights.pt", save="npy",
+        picture="none", precision="fp32", backend=backend, threads=2,
+    )  # fmt: skip
+
+    assert report.backend == backend
+    assert not report.counters
+    assert error(np.load(folder / "out" / "picture.npy"), case["full"]) < TOLERANCE

@@ -1,0 +1,67 @@
+"""Networks of one layer and frames to go with them: real modules, so that engine tests take milliseconds."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stream.frames import DepthKind, Frame
+from stream.models.registry import LoadedModel
+from stream.models.spec import Fit, InputPolicy, ModelSpec, Resample, WeightsFile
+from tests.support.reference import image
+
+torch.set_num_threads(1)  # torch's threads wait for one another at every layer: slow beside other tests
+
+SPEC = ModelSpec(
+    name="tiny",
+    architecture="tiny",
+    input=InputPolicy(
+        size_hw=(24, 32),
+        multiple_of=8,
+        fit=Fit.AREA,
+        resample=Resample.BILINEAR_ANTIALIAS,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.25, 0.5),
+    ),
+    output=DepthKind.RELATIVE_DISPARITY,
+    upsample=Resample.BILINEAR,
+    weights=WeightsFile(file="tiny.safetensors"),
+    parameters_m=0.0,
+    licence="Apache-2.0",
+    source="tests",
+    summary="",
+)
+
+
+class Tiny(nn.Module):
+    """A weighted sum of the channels and their neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+        values = torch.linspace(-0.3, 0.4, 27).reshape(1, 3, 3, 3)
+        self.conv.weight = nn.Parameter(values, requires_grad=False)
+        self.conv.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×3×H×W → N×H×W."""
+        y: Tensor = self.conv(x)
+        return y[:, 0]
+
+
+def loaded(network: nn.Module | None = None, **changes: object) -> LoadedModel:
+    """A model around `network` whose spec has `changes`."""
+    return LoadedModel(
+        spec=replace(SPEC, **changes),  # type: ignore[arg-type]
+        network=(network or Tiny()).eval(),
+        weights_path=Path("tiny.safetensors"),
+        weights_sha256="0" * 64,
+    )
+
+
+def frame(index: int, width: int = 64, height: int = 48, name: str = "") -> Frame:
+    """A frame that differs from its neighbours."""
+    rgb = image(max(width, 2), max(height, 2))[:height, :width] ^ ((index * 37) % 256)
+    return Frame(index=index, pts=index, time_base=Fraction(1, 30), captured_at=0.0, rgb=rgb.astype("uint8"), name=name)
