@@ -1,8 +1,14 @@
-"""The borders of the house: who may import whom, and that the light parts stay light."""
+"""The storeys of the program: who may import whom, no circles, and light parts that stay light.
+
+docs/architecture.md draws the picture. A file at the root of `stream/` is ground: anyone may import it, and it imports
+no room. A folder is a room.
+"""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,74 +16,112 @@ import pytest
 from tests.support.paths import REPOSITORY
 
 ROOT = REPOSITORY / "stream"
-MODULES = sorted(ROOT.rglob("*.py"))
-STAGES = {"capture", "models", "infer", "render", "sinks"}
+GROUND = "ground"
+STOREYS: tuple[set[str], ...] = (
+    {GROUND},
+    {"models"},
+    {"capture", "infer", "render", "sinks"},
+    {"pipeline", "live"},
+    {"jobs"},
+    {"compare", "bench", "batch", "face"},
+    {"cli"},
+)
+"""From the bottom up. Each room imports only what lies below it, or itself."""
+MOST_GROUND_MODULES = 12
+HANGS_ON_BASES = {"pipeline": {"capture", "infer", "render", "sinks"}, "live": {"capture", "sinks"}}
+"""Rooms that know these others through their `base` alone."""
+LIVE_KNOWS = {"render", "sinks", "capture"}
 
 
-def imports(path: Path) -> set[str]:
-    """Modules a file imports when it runs, lazy imports included; those for type checkers are not."""
-    tree = ast.parse(path.read_text())
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """What a file imports when it runs, lazy imports included; those for type checkers alone are not."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
-    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in submodules)
 
 
-def room(path: Path) -> str:
-    relative = path.relative_to(ROOT)
-    return relative.parts[0] if len(relative.parts) > 1 else ""
+IMPORTS = {name: set(imported(path)) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_stages_do_not_import_one_another(path: Path) -> None:
-    here = room(path)
-    if here not in STAGES:
-        return
-    allowed = {here} | ({"models"} if here == "infer" else set())
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("stream.")}
-    assert used & STAGES <= allowed
+def room(module: str) -> str:
+    parts = module.split(".")
+    if parts == ["stream"]:
+        return "face"
+    if parts == ["stream", "__main__"]:
+        return "cli"
+    return parts[1] if (ROOT / parts[1]).is_dir() else GROUND
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_torch_only_in_models_and_infer_and_av_only_through_the_door(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports(path)}
-    if room(path) not in ("models", "infer", "bench"):
-        assert not roots & {"torch", "timm"}
-    if path.name != "media.py":
-        assert not roots & {"av", "cv2"}
+def storey(name: str) -> int:
+    (number,) = (number for number, rooms in enumerate(STOREYS) if name in rooms)
+    return number
+
+
+def violations() -> Iterator[str]:
+    for module, names in IMPORTS.items():
+        here = room(module)
+        for name in sorted(names):
+            root = name.partition(".")[0]
+            if root in ("torch", "timm", "torchvision") and here not in ("models", "infer", "bench"):
+                yield f"{module} imports {root}: only models, infer and bench may"
+            if root in ("av", "cv2") and module != "stream.media":
+                yield f"{module} imports {root}: only stream.media may"
+            if root != "stream":
+                continue
+            there = room(name)
+            if there == "face" and module != "stream.__main__":
+                yield f"{module} imports the package's face: import the module that has the name"
+            elif there != here and storey(there) >= storey(here):
+                yield f"{module} imports {name}: {there} does not lie below {here}"
+            elif there in HANGS_ON_BASES.get(here, set()) and not name.endswith(".base"):
+                yield f"{module} imports {name}: {here} may import {there}.base alone"
+            elif here == "live" and storey(there) > 0 and there not in LIVE_KNOWS | {here}:
+                yield f"{module} imports {name}: live may import render, sinks.base and capture.base"
+
+
+def test_each_room_imports_only_what_lies_below_it() -> None:
+    assert list(violations()) == []
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    graph = {name: {used for used in names if used in MODULES and used != name} for name, names in IMPORTS.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_the_ground_is_small() -> None:
+    assert len([name for name in MODULES if room(name) in (GROUND, "face") or name == "stream.__main__"]) <= (
+        MOST_GROUND_MODULES
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
-    [
-        ("errors.py", set()),
-        ("channel.py", set()),
-        ("metrics.py", set()),
-        ("frames.py", {"numpy"}),
-    ],
+    [("errors", set()), ("channel", set()), ("metrics", set()), ("version", set()), ("frames", {"numpy"})],
 )
-def test_the_foundation_rests_on_little(name: str, allowed: set[str]) -> None:
-    roots = {module.split(".")[0] for module in imports(ROOT / name)}
+def test_the_ground_rests_on_little(name: str, allowed: set[str]) -> None:
+    roots = {module.partition(".")[0] for module in IMPORTS[f"stream.{name}"]} - {"stream"}
     assert roots - set(sys.stdlib_module_names) <= allowed
 
 
-WIRING = ("pipeline.py", "jobs.py", "outputs.py", "compare.py", "multi_inference.py", "preview.py")
-
-
-def test_only_the_wiring_imports_stages_together() -> None:
-    for path in MODULES:
-        if room(path) == "" and path.name not in WIRING:
-            used = {name.split(".")[1] for name in imports(path) if name.startswith("stream.")} & STAGES
-            assert len(used) <= 1, path
-
-
-HEAVY = {"torch", "timm", "av", "cv2"}
+HEAVY = {"torch", "timm", "torchvision", "av", "cv2"}
 SLOWER = HEAVY | {"numpy", "yaml", "rich"}  # for a command's own options Typer itself loads pydantic
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import stream
 from stream.errors import ModelError
 from stream.infer.backends import Backend, Size
 from stream.infer.backends.cache import ModelCache
 from stream.models.registry import LoadedModel
+from stream.version import __version__
 
 MAX_SIZES = 4
 """Of the network's input, batch included; torch itself gives up after 8."""
@@ -152,7 +152,7 @@ class Exported:
 
     def _loaded(self, size: Size) -> Call:
         key = {
-            "program": stream.__version__,
+            "program": __version__,
             "torch": torch.__version__,
             "model": self.model.spec.name,
             "weights": self.model.weights_sha256,
