@@ -50,7 +50,7 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
     """
     output, sinks = config.output, list[Sink]()
     names = plan.info.names
-    suffixes = suffixes_by_folder(config, plan.path, plan.kind, plan.depth_path)
+    suffixes = suffixes_by_folder(config, plan)
     if plan.kind is OutputKind.VIDEO and plan.path is not None:
         from stream.sinks.video import AudioPolicy, VideoSink
 

@@ -8,16 +8,13 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from stream.config import Config
 from stream.errors import ConfigError, OutputError
+from stream.files import check_free_space, check_partial
 from stream.frames import SourceInfo, SourceKind
 from stream.jobs.report import is_report
-
-if TYPE_CHECKING:
-    pass
 
 
 class OutputKind(StrEnum):
@@ -38,7 +35,7 @@ class OutputPlan:
         kind: see `OutputKind`.
         depth_path: folder (or OUT's own, for one picture) of the `--save` files, None without them.
         preview: show a window.
-        notes: said once.
+        shown_elsewhere: a page or a virtual camera shows the pictures.
     """
 
     info: SourceInfo
@@ -46,7 +43,7 @@ class OutputPlan:
     kind: OutputKind
     depth_path: Path | None
     preview: bool
-    notes: tuple[str, ...] = ()
+    shown_elsewhere: bool
 
 
 def output_kind(path: Path) -> OutputKind:
@@ -85,64 +82,95 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
 
     Raises:
         OutputError: an output exists, is the input, cannot be written or will not fit.
-        ConfigError: options that contradict each other or the source.
+        ConfigError: options contradict each other or the source.
     """
-    from stream.files import check_partial
-    from stream.sinks.naming import check_output
+    plan = _decide(config, info)
+    _check_name(config, plan)
+    _check_options(config, plan)
+    _check_files(config, plan)
+    _check_space(config, plan)
+    return plan
 
+
+def _decide(config: Config, info: SourceInfo) -> OutputPlan:
+    """What the options mean for this source; nothing is checked."""
     output = config.output
+    shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
+    path = output.path or (None if shown_live else default_output(info))
+    kind = OutputKind.NONE if path is None else output_kind(path)
+    only_previewed = info.is_live and output.path is None and not shown_live
+    return OutputPlan(
+        info=info,
+        path=path,
+        kind=kind,
+        depth_path=_depth_path(path, kind, info) if output.save else None,
+        preview=output.preview == "window" or (output.preview == "auto" and only_previewed),
+        shown_elsewhere=shown_live,
+    )
+
+
+def _check_name(config: Config, plan: OutputPlan) -> None:
+    """Refuse an OUT whose suffix promises what a run does not write."""
+    path, info = plan.path, plan.info
+    if path is None:
+        return
+    if plan.kind is OutputKind.FOLDER and not path.is_dir():
+        if path.suffix.lower() in _DEPTH_SUFFIXES:
+            hint = "name a folder, and add --save npy"
+            raise OutputError("depth files are not named with OUT", where=str(path), hint=hint)
+        if _LOOKS_LIKE_A_FILE.search(path.name):
+            raise OutputError(
+                f"nothing is written as {path.suffix}",
+                where=str(path),
+                allowed="a video (.mp4, .m4v, .mov, .mkv, .webm), a picture (.png, .jpg, .webp), or a folder",
+            )
+    is_one_picture = (info.kind is SourceKind.STILLS and len(info.names) == 1) or config.capture.max_frames == 1
+    if plan.kind is OutputKind.PICTURE and not is_one_picture:
+        hint = "name a video (.mp4) or a folder for OUT"
+        raise OutputError("one picture cannot hold many frames", where=str(path), hint=hint)
+
+
+def _check_options(config: Config, plan: OutputPlan) -> None:
+    """Refuse options that contradict each other, the source or OUT."""
+    output, info, is_video = config.output, plan.info, plan.kind is OutputKind.VIDEO
     if output.serve_token is not None and output.serve is None:
         raise ConfigError("is for --serve", where="--serve-token", hint="add --serve, or leave it out")
     if output.virtual_camera_device is not None and not output.virtual_camera:
         raise ConfigError("is for --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera")
-    shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
-    path = output.path or (None if shown_live else default_output(info))
-    kind = OutputKind.NONE if path is None else output_kind(path)
-    stills = info.kind is SourceKind.STILLS
-    if path is not None and kind is OutputKind.FOLDER and path.suffix.lower() in _DEPTH_SUFFIXES and not path.is_dir():
-        raise OutputError(
-            "depth files are not named with OUT",
-            where=str(path),
-            hint="name a folder, and add --save npy",
-        )
-    if path is not None and kind is OutputKind.FOLDER and not path.is_dir() and _LOOKS_LIKE_A_FILE.search(path.name):
-        raise OutputError(
-            f"nothing is written as {path.suffix}",
-            where=str(path),
-            allowed="a video (.mp4, .m4v, .mov, .mkv, .webm), a picture (.png, .jpg, .webp), or a folder",
-        )
-    if kind is OutputKind.PICTURE and not (stills and len(info.names) == 1) and config.capture.max_frames != 1:
-        raise OutputError(
-            "one picture cannot hold many frames", where=str(path), hint="name a video (.mp4) or a folder for OUT"
-        )
-    if stills and kind is OutputKind.VIDEO and config.capture.fps is None and len(info.names) > 1:
-        raise ConfigError("stills have no frame rate of their own", where="--fps", hint="add --fps 24, say")
-    if stills and kind is not OutputKind.VIDEO and config.capture.fps is not None:
-        raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
-    depth_path = _depth_path(path, kind, info) if output.save else None
-    alone = info.is_live and output.path is None and not shown_live
-    preview = output.preview == "window" or (output.preview == "auto" and alone)
-    if kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
+    if info.kind is SourceKind.STILLS:
+        if is_video and config.capture.fps is None and len(info.names) > 1:
+            raise ConfigError("stills have no frame rate of their own", where="--fps", hint="add --fps 24, say")
+        if not is_video and config.capture.fps is not None:
+            raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
+    if plan.kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
         raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
-    if path is None and not preview and depth_path is None and not shown_live:
+    if plan.path is None and plan.depth_path is None and not plan.preview and not plan.shown_elsewhere:
         raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
-    inputs = _inputs(info)
-    for target in dict.fromkeys(p for p in (path, depth_path) if p is not None):
-        if target == depth_path and kind is OutputKind.PICTURE:
-            continue  # files beside the picture, checked below
-        check_output(target, overwrite=output.overwrite, inputs=inputs)
-    if path is not None and kind in (OutputKind.VIDEO, OutputKind.PICTURE):
-        check_partial(path, overwrite=output.overwrite)
-    files = _planned_files(config, info, path, kind, depth_path)
-    if kind is OutputKind.PICTURE:
+
+
+def _check_files(config: Config, plan: OutputPlan) -> None:
+    """Refuse to replace what exists without --overwrite, and an input ever."""
+    from stream.sinks.naming import check_output
+
+    path, overwrite, inputs = plan.path, config.output.overwrite, _inputs(plan.info)
+    is_picture = plan.kind is OutputKind.PICTURE
+    if path is not None:
+        check_output(path, overwrite=overwrite, inputs=inputs)
+        if is_picture or plan.kind is OutputKind.VIDEO:
+            check_partial(path, overwrite=overwrite)
+    if plan.depth_path not in (None, path) and not is_picture:
+        check_output(plan.depth_path, overwrite=overwrite, inputs=inputs)
+    files = _planned_files(config, plan)
+    if is_picture:  # its depth files stand beside it, in a folder that may hold anything
         for file in files:
-            check_output(file, overwrite=output.overwrite, inputs=inputs)
-    _check_against_inputs(files, inputs)
-    if output.report is not None:
-        targets = [*files, *(p for p in (path,) if p is not None)]
-        _check_report(output.report, targets, inputs, overwrite=output.overwrite)
-    _check_space(config, info, path, kind, depth_path)
-    return OutputPlan(info=info, path=path, kind=kind, depth_path=depth_path, preview=preview)
+            check_output(file, overwrite=overwrite, inputs=inputs)
+    originals = {original.resolve() for original in inputs}
+    for file in files:
+        if file.resolve() in originals:
+            raise OutputError("would replace an input", where=str(file), hint="choose another folder with -o")
+    if config.output.report is not None:
+        targets = files if path is None else [*files, path]
+        _check_report(config.output.report, targets, inputs, overwrite=overwrite)
 
 
 _LOOKS_LIKE_A_FILE = re.compile(r"[^.]\.[A-Za-z][A-Za-z0-9]{1,4}$")
@@ -158,16 +186,13 @@ def _inputs(info: SourceInfo) -> list[Path]:
     return [source, *info.files] if source.exists() else list(info.files)
 
 
-def _planned_files(
-    config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth_path: Path | None
-) -> list[Path]:
-    """The files of stills' results by name, as far as they are known beforehand; OUT itself excepted."""
+def _planned_files(config: Config, plan: OutputPlan) -> list[Path]:
+    """The files of stills' results, as far as their names are known beforehand; OUT itself excepted."""
     from stream.sinks.naming import FrameNames
 
-    folders = suffixes_by_folder(config, path, kind, depth_path)
-    names = info.names or ("000000",) * (kind is OutputKind.PICTURE)
+    names = plan.info.names or ("000000",) * (plan.kind is OutputKind.PICTURE)
     files = []
-    for folder, suffixes in folders.items():
+    for folder, suffixes in suffixes_by_folder(config, plan).items():
         stems = FrameNames(names, suffixes)
         for name in names:
             stem = stems.stem_of(name, 0)
@@ -175,25 +200,16 @@ def _planned_files(
     return files
 
 
-def suffixes_by_folder(
-    config: Config, path: Path | None, kind: OutputKind, depth_path: Path | None
-) -> dict[Path, list[str]]:
+def suffixes_by_folder(config: Config, plan: OutputPlan) -> dict[Path, list[str]]:
     """What ends the names of the files in each output folder."""
     from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
 
     folders: dict[Path, list[str]] = {}
-    if path is not None and kind is OutputKind.FOLDER and config.output.picture != "none":
-        folders.setdefault(path, []).append(f".{config.output.picture}")
-    if depth_path is not None:
-        folders.setdefault(depth_path, []).extend(FILE_SUFFIX[DepthFormat(name)] for name in config.output.save)
+    if plan.path is not None and plan.kind is OutputKind.FOLDER and config.output.picture != "none":
+        folders.setdefault(plan.path, []).append(f".{config.output.picture}")
+    if plan.depth_path is not None:
+        folders.setdefault(plan.depth_path, []).extend(FILE_SUFFIX[DepthFormat(name)] for name in config.output.save)
     return folders
-
-
-def _check_against_inputs(files: list[Path], inputs: list[Path]) -> None:
-    originals = {path.resolve() for path in inputs}
-    for file in files:
-        if file.resolve() in originals:
-            raise OutputError("would replace an input", where=str(file), hint="choose another folder with -o")
 
 
 def _check_report(report: Path, outputs: list[Path], inputs: list[Path], *, overwrite: bool) -> None:
@@ -223,18 +239,17 @@ def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
     return path.parent if kind is OutputKind.PICTURE else path
 
 
-def _check_space(config: Config, info: SourceInfo, path: Path | None, kind: OutputKind, depth: Path | None) -> None:
-    from stream.files import check_free_space
+def _check_space(config: Config, plan: OutputPlan) -> None:
+    """Refuse a job whose files cannot fit on the disk."""
     from stream.sinks.naming import estimated_bytes
 
-    count = info.frame_count
-    if count is None:
+    count, folder = plan.info.frame_count, plan.depth_path or plan.path
+    if count is None or folder is None:
         return
     count = min(count, config.capture.max_frames or count)
     formats: list[str] = list(config.output.save)
-    if kind is OutputKind.FOLDER and config.output.picture != "none":
+    if plan.kind is OutputKind.FOLDER and config.output.picture != "none":
         formats.append(config.output.picture)
-    folder = depth or path
-    if formats and folder is not None:
-        needed = sum(estimated_bytes(name, info.size, count) for name in formats)
+    if formats:
+        needed = sum(estimated_bytes(name, plan.info.size, count) for name in formats)
         check_free_space(folder, needed, f"{count} × {' + '.join(formats)}")

@@ -88,8 +88,6 @@ def run_config(
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
         for preview in previews:
             preview.metrics, preview.log = pipeline.metrics, lambda: source.log
-        for note in outputs.notes:
-            say(note)
         for engine in engines:
             warn_of_memory(config, source.info, engine, renderer.output_size(source.info.size), queue, say)
         unless_running.pop_all()
