@@ -1,29 +1,80 @@
-"""Notes to people: each is said once.
+"""Notes: what a program tells people while it works, each once, to the caller and to the logger `depthstream`.
 
-Invariant: a note never changes what a run does.
+Invariant: a note never changes what a run does, and none is lost: where nobody listens it still reaches the log.
+
+Any module calls `note`; nothing hands a callback down. The run that it belongs to is a context variable, and whoever
+starts a thread for a run starts it in a copy of the context.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-if TYPE_CHECKING:
-    pass
+logger = logging.getLogger("depthstream")
+"""Notes are INFO; skipped inputs and warnings are WARNING, which Python prints to stderr unless the host program has
+configured logging."""
 
-
-def once(on_note: Callable[[str], None] | None) -> "Notes":
-    """`on_note`, made to say each note once and to remember them all."""
-    return Notes(on_note or (lambda _note: None))
+OnNote = Callable[[str], None]
 
 
 class Notes:
-    """Says each note once; `said` holds all, in order."""
+    """The notes of one run, each once, in order. Thread-safe.
 
-    def __init__(self, on_note: Callable[[str], None]) -> None:
-        self.said: dict[str, None] = {}
+    Args:
+        on_note: called with each note, once, on the thread on which it arises.
+    """
+
+    def __init__(self, on_note: OnNote | None = None) -> None:
         self._on_note = on_note
+        self._said: dict[str, None] = {}
+        self._lock = threading.Lock()
 
-    def __call__(self, note: str) -> None:
-        """Say `note` unless it was said."""
-        if note not in self.said:
-            self.said[note] = None
-            self._on_note(note)
+    @property
+    def said(self) -> list[str]:
+        """Every note so far."""
+        return list(self._said)
+
+    def add(self, text: str) -> None:
+        """Pass on `text`, unless it was said before."""
+        with self._lock:
+            if text in self._said:
+                return
+            self._said[text] = None
+        logger.info(text)
+        self.announce(text)
+
+    def announce(self, text: str) -> None:
+        """Pass `text` to the listener alone: it is neither kept nor logged (an address with a token in it)."""
+        if self._on_note is not None:
+            self._on_note(text)
+
+
+_current: ContextVar[Notes | None] = ContextVar("depthstream_notes", default=None)
+
+
+@contextmanager
+def collected(notes: Notes) -> Iterator[Notes]:
+    """Makes `notes` the ones that `note` adds to, in this context and in the threads that are started in a copy."""
+    token = _current.set(notes)
+    try:
+        yield notes
+    finally:
+        _current.reset(token)
+
+
+def note(text: str) -> None:
+    """Tell people `text`, once a run; outside of a run it is logged."""
+    current = _current.get()
+    if current is None:
+        logger.info(text)
+    else:
+        current.add(text)
+
+
+def announce(text: str) -> None:
+    """Tell the caller `text` and keep it nowhere; outside of a run nothing happens."""
+    current = _current.get()
+    if current is not None:
+        current.announce(text)

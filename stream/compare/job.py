@@ -26,7 +26,7 @@ from stream.jobs.report import Report
 from stream.jobs.run import supervise
 from stream.jobs.source import open_config_source
 from stream.models.spec import ModelSpec
-from stream.notes import once
+from stream.notes import Notes, OnNote, collected, note
 from stream.pipeline.runner import Pipeline, ProgressHook, signals
 from stream.render.range import displayed, parse_range
 from stream.sinks.base import Sink
@@ -65,7 +65,7 @@ def compare_config(
     models: Sequence[str],
     *,
     on_progress: ProgressHook | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: OnNote | None = None,
     on_download: "OnTransfer | None" = None,
 ) -> Report:
     """Compare `models` on `config.source`.
@@ -81,10 +81,10 @@ def compare_config(
     Raises:
         StreamError: what went wrong, see `stream.errors`.
     """
-    started, say = time.monotonic(), once(on_note)
+    started = time.monotonic()
     candidates = _candidates(models)
     names = [candidate.spec.name for candidate in candidates]
-    with ExitStack() as resources, ExitStack() as unless_running:
+    with collected(Notes(on_note)) as notes, ExitStack() as resources, ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
         if source.info.is_live:
@@ -96,7 +96,7 @@ def compare_config(
 
         def load(candidate: Candidate) -> "Engine":
             wanted = _config_of(config, candidate, threads)
-            return load_engine(wanted, exact=True, on_download=on_download, on_note=say)
+            return load_engine(wanted, exact=True, on_download=on_download)
 
         def keep(engine: "Engine") -> "Engine":
             unless_running.callback(engine.close)
@@ -116,9 +116,9 @@ def compare_config(
                 engines = [keep(load(candidate)) for candidate in candidates]
                 inference: Together = Together(engines)
             else:
-                say("the models do not fit into memory together: they run one after the other")
+                note("the models do not fit into memory together: they run one after the other")
                 for candidate in candidates:  # a missing file is found, or fetched, before hours of work
-                    find_weights(_config_of(config, candidate, threads), on_download=on_download, on_note=say)
+                    find_weights(_config_of(config, candidate, threads), on_download=on_download)
                 by_name = {candidate.spec.name: candidate for candidate in candidates}
                 others = [candidate.spec for candidate in candidates[1:]]
                 folders = spooled(config, source.info, others, lambda s: load(by_name[s.name]), renderer, resources)
@@ -126,7 +126,7 @@ def compare_config(
                 inference = FromDisk(engines, folders)
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()
-        return supervise(pipeline, engines, config, started=started, say=say, model=" | ".join(names))
+        return supervise(pipeline, engines, config, started=started, notes=notes, model=" | ".join(names))
 
 
 def _raise_interrupt() -> None:

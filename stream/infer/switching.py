@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stream.channel import Channel, Closed
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
+from stream.notes import announce
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
@@ -61,7 +62,6 @@ class Adaptive(Switching):
     Args:
         engines: best first.
         target_fps: frames a second.
-        say: told of each choice.
         clock: monotonic seconds.
     """
 
@@ -70,7 +70,6 @@ class Adaptive(Switching):
         engines: Sequence["Engine"],
         *,
         target_fps: float,
-        say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(engines)
@@ -80,7 +79,7 @@ class Adaptive(Switching):
         ladder = steps(policies)
         own = sizes(policies[-1]).index(policies[-1].size_hw[0])
         self.control = QualityControl(ladder, target_fps, start=own, clock=clock)
-        self._target_fps, self._say, self._clock = target_fps, say, clock
+        self._target_fps, self._clock = target_fps, clock
         self._took_s = 0.0
         self._use()
 
@@ -103,4 +102,4 @@ class Adaptive(Switching):
         engine = self._engines[step.model]
         engine.resize(step.input_size)
         size = step.input_size or engine.spec.input.size_hw[0]
-        self._say(f"--target-fps {self._target_fps:g}: {engine.spec.name} at inference size {size}")
+        announce(f"--target-fps {self._target_fps:g}: {engine.spec.name} at inference size {size}")

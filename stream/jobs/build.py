@@ -3,15 +3,15 @@
 Invariant: everything here was checked by `plan`; nothing here touches the disk.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream.config import Config
-from stream.errors import UsageError
+from stream.errors import ConfigError, UsageError
 from stream.frames import DepthKind, SourceKind
 from stream.jobs.plan import OutputKind, OutputPlan, suffixes_by_folder
+from stream.notes import announce, note
 from stream.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -91,13 +91,50 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
     return sinks
 
 
+@dataclass(frozen=True, kw_only=True)
+class Viewer:
+    """A window or a page, and the preview that makes its pictures."""
+
+    sink: Sink
+    preview: "Preview"
+
+
+def build_viewers(config: Config, plan: OutputPlan, kind: DepthKind, *, models: "Models | None" = None) -> list[Viewer]:
+    """The window and the page that show the run live, as far as they are wanted; not yet open.
+
+    Args:
+        kind: what the (first) model's values mean.
+        models: to switch between.
+
+    Raises:
+        StreamError: the address cannot be served, or nobody would be told its token.
+    """
+    output, viewers = config.output, list[Viewer]()
+    if plan.preview:
+        from stream.live.window import WindowSink
+
+        preview = build_preview(config, plan, kind, models=models)
+        viewers.append(Viewer(sink=WindowSink(controls=preview), preview=preview))
+    if output.serve is not None:
+        from stream.live.browser import BrowserSink
+        from stream.live.server import parse_address
+
+        address = parse_address(output.serve)
+        if output.quiet and not address.is_loopback and output.serve_token is None:
+            hint = "add --serve-token, or leave --quiet out"
+            raise ConfigError("nobody would be told the token", where="--serve", hint=hint)
+        page = build_preview(config, plan, kind, models=models, writes_text=False)
+        sink = BrowserSink(address, controls=page, token=output.serve_token, say=announce)
+        viewers.append(Viewer(sink=sink, preview=page))
+    return viewers
+
+
 def build_preview(
     config: Config,
     plan: OutputPlan,
     output: DepthKind,
     *,
     models: "Models | None" = None,
-    say: Callable[[str], None],
     writes_text: bool = True,
 ) -> "Preview":
     """What the preview shows, with a renderer of its own.
@@ -105,7 +142,6 @@ def build_preview(
     Args:
         output: what the (first) model's values mean.
         models: to switch between.
-        say: told of files that the viewer writes.
         writes_text: into the picture.
     """
     from stream.live.preview import Preview
@@ -127,6 +163,6 @@ def build_preview(
         models=models,
         range_text=config.render.range or "ema",
         record=record,
-        say=say,
+        say=note,
         writes_text=writes_text,
     )

@@ -4,7 +4,7 @@ Invariant: an engine that is returned is complete; whoever loads one closes it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
 from stream.infer.batcher import EngineInference
 from stream.jobs.plan import OutputPlan
 from stream.machine import free_memory_bytes
+from stream.notes import note
 from stream.pipeline.memory import ceiling_bytes
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def engine_inference(config: Config, source: Source, engine: "Engine") -> Engine
     return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
 
 
-def find_weights(
-    config: Config, *, on_download: "OnTransfer | None" = None, on_note: Callable[[str], None] | None = None
-) -> None:
+def find_weights(config: Config, *, on_download: "OnTransfer | None" = None) -> None:
     """See that the model's weights are here, fetching them if they are not.
 
     Raises:
@@ -45,7 +44,7 @@ def find_weights(
         offline=model.offline,
         commercial_only=model.commercial_only,
         on_progress=on_download,
-        on_note=on_note,
+        on_note=note,
     )
 
 
@@ -54,7 +53,6 @@ def load_engine(
     *,
     exact: bool = False,
     on_download: "OnTransfer | None" = None,
-    on_note: Callable[[str], None] | None = None,
 ) -> "Engine":
     """The model that `config` names, ready to run.
 
@@ -84,7 +82,7 @@ def load_engine(
             offline=config.model.offline,
             commercial_only=config.model.commercial_only,
             on_progress=on_download,
-            on_note=on_note,
+            on_note=note,
         )
     if backend == "auto" or runtime != "torch":
         backend = "torch"
@@ -110,16 +108,16 @@ def _calibration(config: Config) -> Sequence[Frame]:
     return sample(config, PICTURES)
 
 
-def prepare(config: Config, engine: "Engine", info: SourceInfo, say: Callable[[str], None]) -> None:
+def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
     """Make ready what executes the network: for `--backend auto` the one that is fastest here, where the job is long
     enough to find out; see `infer.backends.choose`."""
     asked, most = config.inference, config.capture.max_frames or math.inf
     is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
     if is_free and engine.may_change:
         frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
-        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=say)
+        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=note)
     if engine.backend != "torch" and engine.may_change:
-        say(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
+        note(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
     engine.prepare(info.size)
 
 
@@ -129,7 +127,6 @@ def warn_of_memory(
     engine: "Engine",
     out_size: tuple[int, int],
     queue: int,
-    say: Callable[[str], None],
 ) -> None:
     """Say so before the system runs out of memory, not after."""
     batch = 1 if info.is_live else config.inference.batch
@@ -137,7 +134,7 @@ def warn_of_memory(
     free = free_memory_bytes()
     if free is not None and ceiling > free:
         hint = "a smaller --batch takes less" if batch > 1 else "other programs may have to be closed"
-        say(f"frames on their way may take {ceiling / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {hint}")
+        note(f"frames on their way may take {ceiling / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {hint}")
 
 
 def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:

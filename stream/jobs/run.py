@@ -9,90 +9,88 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stream.capture.base import Source
 from stream.channel import Closed
 from stream.config import Config
-from stream.errors import ConfigError, StreamError
+from stream.errors import StreamError
 from stream.frames import Result
-from stream.jobs.build import build_preview, build_renderer, build_sinks
+from stream.jobs.build import build_renderer, build_sinks, build_viewers
 from stream.jobs.models import common_kind, engine_inference, load_engine, model_configs, prepare, warn_of_memory
 from stream.jobs.plan import plan_outputs
 from stream.jobs.report import Report, is_report, make_report
 from stream.jobs.source import open_config_source
 from stream.metrics import Metrics, Outcome
-from stream.notes import Notes, once
-from stream.pipeline.runner import POLL_S, QUEUE, Pipeline, ProgressHook, raise_if_all_refused
+from stream.notes import Notes, OnNote, collected, logger, note
+from stream.pipeline.runner import POLL_S, QUEUE, Pipeline, Progress, ProgressHook, raise_if_all_refused
 from stream.pipeline.threads import Stages
+from stream.sinks.base import Sink
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
-    from stream.live.preview import Preview
     from stream.models.weights.fetch import OnTransfer
+
+OnSkip = Callable[[str, str], None]
+"""Called with the name of an input that was skipped, and why."""
 
 
 def run_config(
     config: Config,
     *,
     on_progress: ProgressHook | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: OnNote | None = None,
     on_download: "OnTransfer | None" = None,
 ) -> Report:
     """Do what `config` says.
 
     Args:
         on_progress: see `Pipeline`.
-        on_note: told once each thing worth knowing (granted camera mode, fallbacks, clashes).
-        on_download: told how far the download of the weights is, if there is one.
+        on_note: called once with each thing worth knowing (granted camera mode, fallbacks, clashes), see `notes`.
+        on_download: called with the progress of the download of the weights, if there is one.
 
     Raises:
         StreamError: what went wrong, see `stream.errors`.
     """
+    started = time.monotonic()
+    with collected(Notes(on_note)) as notes:
+        with _reported_if_it_cannot_start(config, started):
+            pipeline, engines = _wired(config, on_progress=on_progress, on_download=on_download)
+        names = " | ".join(engine.spec.name for engine in engines)
+        return supervise(pipeline, engines, config, started=started, notes=notes, model=names)
+
+
+def _wired(
+    config: Config, *, on_progress: ProgressHook | None, on_download: "OnTransfer | None"
+) -> tuple[Pipeline, "list[Engine]"]:
+    """Everything that `config` names, opened and put together."""
     from stream.infer.switching import Adaptive, Switching
 
-    started, say = time.monotonic(), once(on_note)
-    with _reported_if_it_cannot_start(config, started), ExitStack() as unless_running:
+    with ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
-        outputs = plan_outputs(config, source.info)
+        info, plan = source.info, plan_outputs(config, source.info)
         engines: list[Engine] = []
-        for wanted in model_configs(config, outputs):
-            engines.append(load_engine(wanted, exact=bool(config.output.save), on_download=on_download, on_note=say))
+        for wanted in model_configs(config, plan):
+            engines.append(load_engine(wanted, exact=bool(config.output.save), on_download=on_download))
             unless_running.callback(engines[-1].close)
-            prepare(wanted, engines[-1], source.info, say)
+            prepare(wanted, engines[-1], info)
         kind = common_kind(config, engines)
-        renderer, sinks = build_renderer(config, outputs, kind), build_sinks(config, outputs)
-        target_fps = config.inference.target_fps
-        switching: Switching | None = None
-        viewers_choose: Switching | None = None
-        if target_fps is not None:
-            switching = Adaptive(engines, target_fps=target_fps, say=on_note or say)
+        renderer = build_renderer(config, plan, kind)
+        adaptive = switching = None
+        if config.inference.target_fps is not None:
+            adaptive = Adaptive(engines, target_fps=config.inference.target_fps)
         elif len(engines) > 1:
-            switching = viewers_choose = Switching(engines)
-        inference, queue = switching or engine_inference(config, source, engines[0]), max(QUEUE, config.inference.batch)
-        previews: list[Preview] = []
-        if outputs.preview:
-            from stream.live.window import WindowSink
-
-            previews.append(build_preview(config, outputs, kind, models=viewers_choose, say=say))
-            sinks.append(WindowSink(controls=previews[-1]))
-        if config.output.serve is not None:
-            from stream.live.browser import BrowserSink
-            from stream.live.server import parse_address
-
-            address, announce = parse_address(config.output.serve), on_note or (lambda _note: None)
-            if config.output.quiet and not address.is_loopback and config.output.serve_token is None:
-                hint = "add --serve-token, or leave --quiet out"
-                raise ConfigError("nobody would be told the token", where="--serve", hint=hint)
-            page = build_preview(config, outputs, kind, models=viewers_choose, say=say, writes_text=False)
-            previews.append(page)
-            sinks.append(BrowserSink(address, controls=page, token=config.output.serve_token, say=announce))
+            switching = Switching(engines)  # a viewer chooses
+        viewers = build_viewers(config, plan, kind, models=switching)
+        inference = adaptive or switching or engine_inference(config, source, engines[0])
+        queue = max(QUEUE, config.inference.batch)
+        sinks = [*build_sinks(config, plan), *(viewer.sink for viewer in viewers)]
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
-        for preview in previews:
-            preview.metrics, preview.log = pipeline.metrics, lambda: source.log
+        for viewer in viewers:
+            viewer.preview.metrics, viewer.preview.log = pipeline.metrics, lambda: source.log
         for engine in engines:
-            warn_of_memory(config, source.info, engine, renderer.output_size(source.info.size), queue, say)
+            warn_of_memory(config, info, engine, renderer.output_size(info.size), queue)
         unless_running.pop_all()
-    names = " | ".join(engine.spec.name for engine in engines)
-    return supervise(pipeline, engines, config, started=started, say=say, model=names)
+    return pipeline, engines
 
 
 @contextmanager
@@ -119,31 +117,26 @@ def supervise(
     config: Config,
     *,
     started: float,
-    say: Notes,
+    notes: Notes,
     model: str | None = None,
 ) -> Report:
-    """Run a pipeline to its end, whatever that is, and report it; `config.output.report` is written of a failure too.
+    """Run a pipeline to its end, whatever that is, and report it; a failure writes `config.output.report` too.
 
     Args:
-        engines: those that the pipeline runs; the first one stands in the report.
+        engines: those that the pipeline runs; the report describes the first one.
         started: when the job began, monotonic seconds.
-        model: what the report calls it, instead of the first engine's.
+        notes: those of the run.
+        model: what the report calls the model, instead of the first engine's name.
 
     Raises:
         BaseException: what the pipeline failed with.
     """
-    source, sinks = pipeline.source, pipeline.sinks
-
-    def tell() -> None:
-        from_sinks = [note for sink in sinks for note in getattr(sink, "notes", [])]
-        from_engines = [note for engine in engines for note in engine.notes]
-        for note in (*source.info.notes, *from_engines, *source.log.notes, *from_sinks):
-            say(note)
+    relay = _Relay(pipeline.source, pipeline.stages, engines, pipeline.sinks)
 
     def reported(outcome: Outcome, error: str | None = None) -> Report:
-        tell()
+        relay()
         seconds = time.monotonic() - started
-        report = make_report(pipeline, engines[0], outcome, error=error, notes=list(say.said), duration_s=seconds)
+        report = make_report(pipeline, engines[0], outcome, error=error, notes=notes.said, duration_s=seconds)
         if model is not None:
             report = replace(report, model=model)
         if config.output.report is not None:
@@ -151,43 +144,100 @@ def supervise(
         return report
 
     try:
-        tell()
+        relay()
         outcome = pipeline.run()
     except Exception as error:
         try:
             reported(Outcome.FAILED, str(error))
         except OSError as second:
             error.add_note(f"then the report could not be written: {second}")
-        if kept := [path for sink in sinks if sink.is_lossless for path in sink.outputs]:
-            say(f"what was done is kept: {', '.join(kept)}")
+        if kept := [path for sink in pipeline.sinks if sink.is_lossless for path in sink.outputs]:
+            note(f"what was done is kept: {', '.join(kept)}")
         raise
     return reported(outcome)
 
 
-def iter_config(config: Config) -> Iterator[Result]:
+class _Relay:
+    """Passes on what source, engines and sinks have noted, and the inputs that were skipped, since the last call."""
+
+    def __init__(
+        self,
+        source: Source,
+        stages: Stages,
+        engines: Sequence["Engine"],
+        sinks: Sequence[Sink] = (),
+        *,
+        on_skip: OnSkip | None = None,
+    ) -> None:
+        self._source, self._stages, self._engines, self._sinks = source, stages, engines, sinks
+        self._on_skip = on_skip
+        self._skipped = self._refused = self._warned = 0
+
+    def __call__(self) -> None:
+        log = self._source.log
+        from_engines = [text for engine in self._engines for text in engine.notes]
+        from_sinks = [text for sink in self._sinks for text in getattr(sink, "notes", [])]
+        for text in (*self._source.info.notes, *from_engines, *log.notes, *from_sinks):
+            note(text)
+        skipped, refused = log.skipped[self._skipped :], self._stages.refused[self._refused :]
+        self._skipped, self._refused = self._skipped + len(skipped), self._refused + len(refused)
+        for item in (*skipped, *refused):
+            logger.warning("skipped %s: %s", item.name, item.reason)
+            if self._on_skip is not None:
+                self._on_skip(item.name, item.reason)
+        for warning in log.warnings[self._warned :]:
+            self._warned += 1
+            logger.warning(warning)
+
+
+def iter_config(
+    config: Config,
+    *,
+    on_progress: ProgressHook | None = None,
+    on_note: OnNote | None = None,
+    on_skip: OnSkip | None = None,
+    on_download: "OnTransfer | None" = None,
+) -> Iterator[Result]:
     """Yield (frame, depth) in order; closing the generator early stops every thread.
+
+    Args:
+        on_progress, on_note, on_download: as for `run_config`, called on the thread that iterates.
+        on_skip: called with name and reason of each input that cannot be read or does not suit the model.
 
     Raises:
         StreamError: see `stream.errors`.
     """
-    with ExitStack() as unless_running:
+    notes = Notes(on_note)
+    # No yield inside of `collected`: the caller's own code would run in this context.
+    with collected(notes), ExitStack() as unless_running:
         source = open_config_source(config)
         unless_running.callback(source.close)
-        engine = load_engine(config, exact=True)
+        engine = load_engine(config, exact=True, on_download=on_download)
         unless_running.callback(engine.close)
-        prepare(config, engine, source.info, lambda _note: None)
+        prepare(config, engine, source.info)
+        metrics, queue = Metrics(), max(QUEUE, config.inference.batch)
+        stages = Stages(source, engine_inference(config, source, engine), metrics, queue=queue)
         unless_running.pop_all()
-    queue = max(QUEUE, config.inference.batch)
-    stages = Stages(source, engine_inference(config, source, engine), Metrics(), queue=queue)
+    relay = _Relay(source, stages, [engine], on_skip=on_skip)
+    progress = Progress(metrics=metrics, stages=stages, total=source.info.frame_count)
+
+    def look() -> None:
+        with collected(notes):
+            relay()
+        if on_progress is not None:
+            on_progress(progress)
+
     try:
         stages.start()
         results = 0
         while True:
+            look()
             try:
                 result = stages.get(POLL_S)
             except TimeoutError:
                 continue
             except Closed:
+                look()
                 raise_if_all_refused(stages, results)
                 return
             results += 1

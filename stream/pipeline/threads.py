@@ -9,6 +9,7 @@ what the caller gets.
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from stream.capture.base import Skipped, Source
@@ -56,7 +57,10 @@ class Stages:
         self._lock = threading.Lock()
         self._threads = [
             # A reader can be stuck in a driver or network call that Python cannot wake: a daemon may be abandoned.
-            threading.Thread(target=self._guard, args=(name, work), name=f"depthstream-{name}", daemon=True)
+            # It runs in a copy of the context, so that what it notes belongs to this run.
+            threading.Thread(
+                target=copy_context().run, args=(self._guard, name, work), name=f"depthstream-{name}", daemon=True
+            )
             for name, work in (("capture", self._capture), ("inference", self._infer))
         ]
 

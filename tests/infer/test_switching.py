@@ -14,6 +14,7 @@ from stream.errors import ConfigError, UsageError
 from stream.frames import Depth, DepthKind, Frame
 from stream.infer.engine import Engine
 from stream.infer.switching import Adaptive, Switching
+from stream.notes import Notes, collected
 from tests.support.media_files import write_video
 from tests.support.tiny_model import frame, loaded
 
@@ -110,11 +111,12 @@ class Timed(Engine):
 def test_the_inference_size_follows_the_wanted_rate_and_is_told() -> None:
     said: list[str] = []
     engine = Timed(loaded(), device="cpu", precision="fp32")
-    adaptive = Adaptive([engine], target_fps=20, say=said.append, clock=lambda: Timed.now)
-    sizes = []
-    for given, depth in adaptive.stream(feed([frame(i) for i in range(60)]), nobody):
-        assert depth.size == given.size
-        sizes.append(engine.plan(given.size))
+    with collected(Notes(said.append)):
+        adaptive = Adaptive([engine], target_fps=20, clock=lambda: Timed.now)
+        sizes = []
+        for given, depth in adaptive.stream(feed([frame(i) for i in range(60)]), nobody):
+            assert depth.size == given.size
+            sizes.append(engine.plan(given.size))
     adaptive.close()
     assert sizes[0] == (24, 32), "its own: 0.077 s where 0.05 s are allowed"
     assert sizes[-1] == (16, 24)
