@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import stream
 from stream.capture.video.file import VideoSource
 from stream.errors import MissingExtraError, ModelError, UsageError
-from stream.infer.backends import Size, choose, exported, inductor, int8, onnx
+from stream.infer.backends import Size, choose, inductor, int8, onnx
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.choose import Setting
 from stream.infer.backends.eager import Eager
@@ -130,7 +130,7 @@ def test_other_weights_or_versions_are_exported_anew(tmp_path: Path, monkeypatch
     other = exported(runtime, tmp_path)
     other.model = replace(other.model, weights_sha256="1" * 64)
     other.prepare((24, 32))
-    monkeypatch.setattr(exported, "__version__", "9.9")
+    monkeypatch.setattr("stream.infer.backends.exported.__version__", "9.9")
     exported(runtime, tmp_path).prepare((24, 32))
     assert len(runtime.made) == 3
 
