@@ -138,7 +138,7 @@ def _candidates(models: Sequence[str]) -> list[Candidate]:
     if len(found) < 2:
         raise UsageError("a comparison needs two models or more", where="-m", hint="-m starter -m dav2-small, say")
     if len({candidate.spec.name for candidate in found}) < len(found):
-        raise UsageError("a model is named twice", where="-m")
+        raise UsageError("the same model is named twice", where="-m")
     return found
 
 

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 
 def engine_inference(config: Config, source: Source, engine: "Engine") -> EngineInference:
+    """The inference stage for one engine: live sources take batches of 1, stills are grouped by shape."""
     batch = 1 if source.info.is_live else config.inference.batch
     return EngineInference(engine, batch=batch, stills=source.info.kind is SourceKind.STILLS)
 
 
 def find_weights(config: Config, *, on_download: "OnTransfer | None" = None) -> None:
-    """See that the model's weights are here, fetching them if they are not.
+    """Make sure that the model's weights are on this machine; download them if they are not.
 
     Raises:
-        StreamError: they are nowhere.
+        StreamError: they cannot be found or downloaded.
     """
     from stream.models import registry
 
@@ -54,10 +55,14 @@ def load_engine(
     exact: bool = False,
     on_download: "OnTransfer | None" = None,
 ) -> "Engine":
-    """The model that `config` names, ready to run.
+    """Load the model that `config` names, ready to run.
 
     Args:
         exact: see `infer.device.resolve_precision`.
+        on_download: called with the progress of a download of the weights.
+
+    Raises:
+        StreamError: the weights are missing or damaged, or the options do not suit the model.
     """
     from stream.infer.engine import Engine
     from stream.infer.executor import without_pool
@@ -67,12 +72,12 @@ def load_engine(
     runtime, backend = registry.runtime_of(spec), asked.backend
     if runtime != "torch" and backend not in ("auto", runtime):
         raise UsageError(
-            f"{spec.name} runs in {runtime} alone", where=f"--backend {backend}", allowed=f"auto, {runtime}"
+            f"{spec.name} only runs in {runtime}", where=f"--backend {backend}", allowed=f"auto, {runtime}"
         )
     if backend == "auto" and asked.precision == "int8":
         backend = "openvino"
     if backend not in ("auto", "torch") and asked.target_fps is not None:
-        hint = "--target-fps changes the inference size, which every backend but torch takes long to follow"
+        hint = "--target-fps changes the inference size; only torch can follow that quickly"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
     with without_pool():
         model = registry.load(
@@ -109,15 +114,15 @@ def _calibration(config: Config) -> Sequence[Frame]:
 
 
 def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
-    """Make ready what executes the network: for `--backend auto` the one that is fastest here, where the job is long
-    enough to find out; see `infer.backends.choose`."""
+    """Get the backend ready. `--backend auto` picks the fastest one on this machine if the job is long enough for a
+    benchmark, see `infer.backends.choose`."""
     asked, most = config.inference, config.capture.max_frames or math.inf
     is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
     if is_free and engine.may_change:
         frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
         engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=note)
     if engine.backend != "torch" and engine.may_change:
-        note(f"{engine.spec.name} runs in {engine.backend}; the first time, converting it takes a while")
+        note(f"{engine.spec.name} runs in {engine.backend}; converting it takes a while the first time")
     engine.prepare(info.size)
 
 
@@ -128,30 +133,34 @@ def warn_of_memory(
     out_size: tuple[int, int],
     queue: int,
 ) -> None:
-    """Say so before the system runs out of memory, not after."""
+    """Warn if the frames of a run may need more memory than is free."""
     batch = 1 if info.is_live else config.inference.batch
     ceiling = ceiling_bytes(info.size, out_size, batch=batch, depth=engine.depth, queue=1 if info.is_live else queue)
     free = free_memory_bytes()
     if free is not None and ceiling > free:
-        hint = "a smaller --batch takes less" if batch > 1 else "other programs may have to be closed"
-        note(f"frames on their way may take {ceiling / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: {hint}")
+        hint = "try a smaller --batch" if batch > 1 else "close other programs"
+        note(f"buffered frames may need {ceiling / 1e9:.1f} GB but only {free / 1e9:.1f} GB is free; {hint}")
 
 
 def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
-    """One config for each model to load."""
+    """One config for each model to load.
+
+    Raises:
+        UsageError: --target-fps or several models do not suit the source and the outputs.
+    """
     also, adaptive = config.model.also, config.inference.target_fps is not None
     if adaptive and not outputs.info.is_live:
-        raise UsageError(
-            "is for live sources", where="--target-fps", hint="a file waits for the model: choose --input-size"
-        )
+        raise UsageError("only applies to live sources", where="--target-fps", hint="for a file, set --input-size")
     if adaptive and config.model.input_size is not None:
-        raise UsageError("chooses the inference size itself", where="--target-fps", hint="leave --input-size out")
+        raise UsageError("chooses the inference size itself", where="--target-fps", hint="remove --input-size")
     if also and not outputs.preview and config.output.serve is None and not adaptive:
         hint = "`depthstream compare` puts them side by side"
-        raise UsageError("several models are for a preview to switch between", where="-m", hint=hint)
+        raise UsageError(
+            "several models only make sense in a preview, which switches between them", where="-m", hint=hint
+        )
     names = [config.model.name or "", *(text.partition("=")[0] for text in also)]
     if len(set(names)) < len(names):
-        raise UsageError("a model is named twice", where="-m")
+        raise UsageError("the same model is named twice", where="-m")
     configs = [config]
     for text in also:
         name, _, file = text.partition("=")
@@ -161,7 +170,11 @@ def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
 
 
 def common_kind(config: Config, engines: Sequence["Engine"]) -> DepthKind:
-    """What the models' values mean; a fixed range must mean the same for all."""
+    """What the first model's values mean.
+
+    Raises:
+        ConfigError: a fixed range would mean metres for one model and disparity for another.
+    """
     kinds = list(dict.fromkeys(engine.spec.output for engine in engines))
     if len(kinds) > 1 and ":" in (config.render.range or ""):
         raise ConfigError("means metres for one model and disparity for another", where="--range", allowed="frame, ema")

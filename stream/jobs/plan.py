@@ -1,6 +1,6 @@
-"""From a config and an opened source to the renderer and the sinks: default names, and what is refused.
+"""Plans what a run writes and shows, and refuses what cannot work before any work is done.
 
-Invariant: when `plan_outputs` returns, nothing that exists will be replaced unasked and it fits the disk.
+Invariant: once `plan_outputs` returns, nothing will be replaced without --overwrite, and the output fits on the disk.
 """
 
 import glob
@@ -18,7 +18,7 @@ from stream.jobs.report import is_report
 
 
 class OutputKind(StrEnum):
-    """What OUT is, by its suffix."""
+    """Kind of OUT, by its suffix."""
 
     VIDEO = "video"
     PICTURE = "picture"
@@ -31,7 +31,7 @@ class OutputPlan:
     """What a run writes and shows.
 
     Attributes:
-        path: OUT, None for a preview only.
+        path: OUT; None if the run is only shown.
         kind: see `OutputKind`.
         depth_path: folder (or OUT's own, for one picture) of the `--save` files, None without them.
         preview: show a window.
@@ -47,7 +47,7 @@ class OutputPlan:
 
 
 def output_kind(path: Path) -> OutputKind:
-    """What a path asks for: video and picture suffixes mean those, everything else a folder."""
+    """Kind of output that a path stands for: by its suffix a video or a picture, otherwise a folder."""
     from stream.sinks import images
     from stream.sinks.encoders import UNWRITTEN_SUFFIXES
     from stream.sinks.video import VIDEO_SUFFIXES
@@ -63,7 +63,7 @@ def output_kind(path: Path) -> OutputKind:
 
 
 def default_output(info: SourceInfo) -> Path | None:
-    """Where results go if OUT is not given: None (a preview) for live sources, else a name in the current folder."""
+    """Path of the results if OUT is not given: None (a preview) for live sources, else a name in the current folder."""
     if info.is_live:
         return None
     if info.kind is SourceKind.STILLS:
@@ -93,7 +93,7 @@ def plan_outputs(config: Config, info: SourceInfo) -> OutputPlan:
 
 
 def _decide(config: Config, info: SourceInfo) -> OutputPlan:
-    """What the options mean for this source; nothing is checked."""
+    """Interpret the options for this source, without checking anything."""
     output = config.output
     shown_live = output.virtual_camera or (output.serve is not None and info.is_live)
     path = output.path or (None if shown_live else default_output(info))
@@ -110,46 +110,52 @@ def _decide(config: Config, info: SourceInfo) -> OutputPlan:
 
 
 def _check_name(config: Config, plan: OutputPlan) -> None:
-    """Refuse an OUT whose suffix promises what a run does not write."""
+    """Refuse an OUT whose suffix stands for something that a run does not write."""
     path, info = plan.path, plan.info
     if path is None:
         return
     if plan.kind is OutputKind.FOLDER and not path.is_dir():
         if path.suffix.lower() in _DEPTH_SUFFIXES:
             hint = "name a folder, and add --save npy"
-            raise OutputError("depth files are not named with OUT", where=str(path), hint=hint)
+            raise OutputError("OUT cannot name a depth file", where=str(path), hint=hint)
         if _LOOKS_LIKE_A_FILE.search(path.name):
             raise OutputError(
-                f"nothing is written as {path.suffix}",
+                f"cannot write {path.suffix} files",
                 where=str(path),
                 allowed="a video (.mp4, .m4v, .mov, .mkv, .webm), a picture (.png, .jpg, .webp), or a folder",
             )
     is_one_picture = (info.kind is SourceKind.STILLS and len(info.names) == 1) or config.capture.max_frames == 1
     if plan.kind is OutputKind.PICTURE and not is_one_picture:
         hint = "name a video (.mp4) or a folder for OUT"
-        raise OutputError("one picture cannot hold many frames", where=str(path), hint=hint)
+        raise OutputError("a single picture cannot hold several frames", where=str(path), hint=hint)
 
 
 def _check_options(config: Config, plan: OutputPlan) -> None:
     """Refuse options that contradict each other, the source or OUT."""
     output, info, is_video = config.output, plan.info, plan.kind is OutputKind.VIDEO
     if output.serve_token is not None and output.serve is None:
-        raise ConfigError("is for --serve", where="--serve-token", hint="add --serve, or leave it out")
+        raise ConfigError("needs --serve", where="--serve-token", hint="add --serve, or remove it")
     if output.virtual_camera_device is not None and not output.virtual_camera:
-        raise ConfigError("is for --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera")
+        raise ConfigError(
+            "needs --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera, or remove it"
+        )
     if info.kind is SourceKind.STILLS:
         if is_video and config.capture.fps is None and len(info.names) > 1:
-            raise ConfigError("stills have no frame rate of their own", where="--fps", hint="add --fps 24, say")
+            raise ConfigError("still pictures have no frame rate", where="--fps", hint="add for example --fps 24")
         if not is_video and config.capture.fps is not None:
-            raise ConfigError("is for stills that become a video", where="--fps", hint="name a video (.mp4) for OUT")
+            raise ConfigError(
+                "only applies to still pictures that become a video", where="--fps", hint="name a video (.mp4) for OUT"
+            )
     if plan.kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
-        raise ConfigError("nothing would be written", where="--picture none", hint="add --save npy, or leave it out")
+        raise ConfigError(
+            "nothing would be written", where="--picture none", hint="add --save npy, or choose png, jpg or webp"
+        )
     if plan.path is None and plan.depth_path is None and not plan.preview and not plan.shown_elsewhere:
-        raise ConfigError("nothing would be written or shown", hint="name an output with -o, or leave --no-preview out")
+        raise ConfigError("nothing would be written or shown", hint="name an output with -o, or remove --no-preview")
 
 
 def _check_files(config: Config, plan: OutputPlan) -> None:
-    """Refuse to replace what exists without --overwrite, and an input ever."""
+    """Refuse to replace an input, or without --overwrite anything that exists."""
     from stream.sinks.naming import check_output
 
     path, overwrite, inputs = plan.path, config.output.overwrite, _inputs(plan.info)
@@ -161,7 +167,7 @@ def _check_files(config: Config, plan: OutputPlan) -> None:
     if plan.depth_path not in (None, path) and not is_picture:
         check_output(plan.depth_path, overwrite=overwrite, inputs=inputs)
     files = _planned_files(config, plan)
-    if is_picture:  # its depth files stand beside it, in a folder that may hold anything
+    if is_picture:  # its depth files go into the folder beside it, which may hold anything
         for file in files:
             check_output(file, overwrite=overwrite, inputs=inputs)
     originals = {original.resolve() for original in inputs}
@@ -179,7 +185,7 @@ _DEPTH_SUFFIXES = {".npy", ".pfm", ".exr"}
 
 
 def _inputs(info: SourceInfo) -> list[Path]:
-    """What is read and must stay: the files, and the folder or list that was named."""
+    """Paths that must not be replaced: the files to be read, and the folder or list that was named."""
     if info.kind not in (SourceKind.STILLS, SourceKind.VIDEO):
         return []
     source = Path(info.name)
@@ -187,7 +193,7 @@ def _inputs(info: SourceInfo) -> list[Path]:
 
 
 def _planned_files(config: Config, plan: OutputPlan) -> list[Path]:
-    """The files of stills' results, as far as their names are known beforehand; OUT itself excepted."""
+    """Files that still pictures will give, as far as their names are known in advance; without OUT itself."""
     from stream.sinks.naming import FrameNames
 
     names = plan.info.names or ("000000",) * (plan.kind is OutputKind.PICTURE)
@@ -201,7 +207,7 @@ def _planned_files(config: Config, plan: OutputPlan) -> list[Path]:
 
 
 def suffixes_by_folder(config: Config, plan: OutputPlan) -> dict[Path, list[str]]:
-    """What ends the names of the files in each output folder."""
+    """Suffixes of the files in each output folder."""
     from stream.sinks.depthfiles import FILE_SUFFIX, DepthFormat
 
     folders: dict[Path, list[str]] = {}
@@ -213,10 +219,10 @@ def suffixes_by_folder(config: Config, plan: OutputPlan) -> dict[Path, list[str]
 
 
 def _check_report(report: Path, outputs: list[Path], inputs: list[Path], *, overwrite: bool) -> None:
-    """A report may replace an earlier report; anything else only with `overwrite`, an input or output never.
+    """Refuse a report that would replace an input, an output or, without `overwrite`, any file but an earlier report.
 
     Raises:
-        OutputError: it is an input, an output or a folder, or cannot be created.
+        OutputError: the path is an input, an output or a folder, or cannot be created.
     """
     from stream.sinks.naming import check_output
 
@@ -228,7 +234,7 @@ def _check_report(report: Path, outputs: list[Path], inputs: list[Path], *, over
     check_output(report, overwrite=True, inputs=[path for path in files if path.resolve() == report.resolve()])
     if report.is_file() and not overwrite and not is_report(report):
         hint = "choose another name or pass --overwrite"
-        raise OutputError("the file exists and is no report", where=f"--report {report}", hint=hint)
+        raise OutputError("the file exists and is not a report", where=f"--report {report}", hint=hint)
 
 
 def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
@@ -240,7 +246,7 @@ def _depth_path(path: Path | None, kind: OutputKind, info: SourceInfo) -> Path:
 
 
 def _check_space(config: Config, plan: OutputPlan) -> None:
-    """Refuse a job whose files cannot fit on the disk."""
+    """Refuse a run whose files do not fit on the disk."""
     from stream.sinks.naming import estimated_bytes
 
     count, folder = plan.info.frame_count, plan.depth_path or plan.path

@@ -1,67 +1,23 @@
-"""A few pictures from all over a source, to calibrate and to measure with.
+"""From a config to an open source, and to a few sample frames from all over it.
 
-Invariant: the source is opened for it and closed again, and at most as many frames are decoded as its seeks need.
+Invariant: `sample` closes whatever it opens, and decodes no more frames than its seeks need.
 """
 
+from contextlib import closing
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from stream.capture.base import Source
 from stream.config import Config
-from stream.errors import ConfigError
+from stream.errors import ConfigError, SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
-
-if TYPE_CHECKING:
-    pass
-
-from contextlib import closing
-
-from stream.errors import SourceError
-
-
-def sample(config: Config, count: int) -> list[Frame]:
-    """Up to `count` frames: of a video or a folder evenly spread, of a live source the first ones.
-
-    Raises:
-        StreamError: the source cannot be opened or read.
-    """
-    with closing(open_config_source(config)) as source:
-        info = source.info
-        parts = _parts(config, info, count)
-        if not parts:
-            frames = []
-            for frame in source:
-                frames.append(frame)
-                if len(frames) == count:
-                    break
-            return frames
-    found = []
-    for part in parts:
-        try:
-            with closing(open_config_source(part)) as source:
-                found += [frame for frame, _ in zip(source, range(1), strict=False)]
-        except SourceError:
-            continue  # the run itself will name what cannot be read
-    return found
-
-
-def _parts(config: Config, info: SourceInfo, count: int) -> list[Config]:
-    """A config for each picture; none where the source is read from its start."""
-    capture = config.capture
-    if info.kind is SourceKind.STILLS and len(info.files) > count:
-        chosen = [info.files[len(info.files) * number // count] for number in range(count)]
-        return [config.model_copy(update={"source": str(path)}) for path in chosen]
-    if info.kind is SourceKind.VIDEO and info.rate and info.frame_count and info.frame_count > count:
-        start_s = capture.start or 0.0
-        length_s = float(info.frame_count / info.rate)
-        starts = [start_s + length_s * (number + 0.5) / count for number in range(count)]
-        updates = [{"start": start, "end": None, "max_frames": 1} for start in starts]
-        return [config.model_copy(update={"capture": capture.model_copy(update=update)}) for update in updates]
-    return []
 
 
 def open_config_source(config: Config) -> Source:
-    """The source that `config` names, opened."""
+    """Open the source that `config` names.
+
+    Raises:
+        StreamError: the source is missing, cannot be opened, or does not take one of the options.
+    """
     from stream.capture.open import SourceOptions, open_source
 
     if config.source is None:
@@ -91,7 +47,7 @@ def open_config_source(config: Config) -> Source:
 
 
 def _rate(fps: float | None) -> Fraction | None:
-    """Exact rate of a decimal: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
+    """Exact rate for a decimal one: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
     if fps is None:
         return None
     for nominal in (24, 30, 48, 60, 120):
@@ -99,3 +55,44 @@ def _rate(fps: float | None) -> Fraction | None:
         if abs(fps - float(ntsc)) < 0.005:
             return ntsc
     return Fraction(str(fps))
+
+
+def sample(config: Config, count: int) -> list[Frame]:
+    """Up to `count` frames: spread evenly over a video or folder, the first ones of a live source.
+
+    Raises:
+        StreamError: the source cannot be opened or read.
+    """
+    with closing(open_config_source(config)) as source:
+        info = source.info
+        parts = _parts(config, info, count)
+        if not parts:
+            frames = []
+            for frame in source:
+                frames.append(frame)
+                if len(frames) == count:
+                    break
+            return frames
+    found = []
+    for part in parts:
+        try:
+            with closing(open_config_source(part)) as source:
+                found += [frame for frame, _ in zip(source, range(1), strict=False)]
+        except SourceError:
+            continue  # the run itself names what cannot be read
+    return found
+
+
+def _parts(config: Config, info: SourceInfo, count: int) -> list[Config]:
+    """One config for each sample; none if the source has to be read from its start."""
+    capture = config.capture
+    if info.kind is SourceKind.STILLS and len(info.files) > count:
+        chosen = [info.files[len(info.files) * number // count] for number in range(count)]
+        return [config.model_copy(update={"source": str(path)}) for path in chosen]
+    if info.kind is SourceKind.VIDEO and info.rate and info.frame_count and info.frame_count > count:
+        start_s = capture.start or 0.0
+        length_s = float(info.frame_count / info.rate)
+        starts = [start_s + length_s * (number + 0.5) / count for number in range(count)]
+        updates = [{"start": start, "end": None, "max_frames": 1} for start in starts]
+        return [config.model_copy(update={"capture": capture.model_copy(update=update)}) for update in updates]
+    return []

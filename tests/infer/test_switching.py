@@ -71,8 +71,8 @@ def test_an_aborted_channel_ends_it_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-m", "starter", "-m", "dav2-small"], "several models are for a preview to switch between"),
-        (["-m", "starter", "-m", "starter", "--preview"], "a model is named twice"),
+        (["-m", "starter", "-m", "dav2-small"], "several models only make sense in a preview"),
+        (["-m", "starter", "-m", "starter", "--preview"], "the same model is named twice"),
     ],
 )
 def test_what_cannot_be_switched_is_refused_before_any_work(
@@ -145,7 +145,7 @@ def test_an_engine_keeps_its_size_when_it_cannot_take_another() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["clip.mp4", "--target-fps", "20"], "is for live sources"),
+        (["clip.mp4", "--target-fps", "20"], "only applies to live sources"),
         (["pattern:testsrc2", "--target-fps", "20", "--input-size", "128"], "chooses the inference size itself"),
     ],
 )

@@ -87,7 +87,7 @@ def test_an_earlier_report_may_be_replaced_and_nothing_else() -> None:
     Path("r.json").write_text('{"exit_code": 0}')
     plan("photos/a.png", output="x.png", report="r.json")
     Path("mine.json").write_text("{}")
-    with pytest.raises(OutputError, match="is no report"):
+    with pytest.raises(OutputError, match="is not a report"):
         plan("photos/a.png", output="x.png", report="mine.json")
     plan("photos/a.png", output="x.png", report="mine.json", overwrite=True)
 
@@ -112,7 +112,7 @@ def test_a_job_that_cannot_start_is_reported() -> None:
 
 @pytest.mark.parametrize("name", ["x.txt", "film.mp", "depth.tar"])
 def test_a_name_that_looks_like_a_file_of_another_kind_is_refused(name: str) -> None:
-    with pytest.raises(OutputError, match="nothing is written as"):
+    with pytest.raises(OutputError, match="cannot write"):
         plan("photos", output=name)
     Path(name).mkdir()
     plan("photos", output=name)

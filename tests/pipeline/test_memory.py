@@ -45,9 +45,9 @@ def test_too_little_memory_is_told_before_it_is_missed(tmp_path: Path, monkeypat
     clip = write_video(tmp_path / "clip.mp4", frames=3)
     monkeypatch.setattr(jobs, "free_memory_bytes", lambda: 10_000_000)
     report = stream.run(str(clip), output=tmp_path / "d.mp4", batch=2)
-    assert [n for n in report.notes if "GB are free: a smaller --batch takes less" in n]
+    assert [n for n in report.notes if "GB is free; try a smaller --batch" in n]
     monkeypatch.undo()
-    assert not [n for n in stream.run(str(clip), output=tmp_path / "e.mp4").notes if "GB are free" in n]
+    assert not [n for n in stream.run(str(clip), output=tmp_path / "e.mp4").notes if "GB is free" in n]
 
 
 @pytest.mark.slow
