@@ -1,4 +1,4 @@
-"""Files: partial names, one atomic write, free space.
+"""File output shared by everything that writes: partial names, atomic writes, folders, free space.
 
 Invariant: a file under its final name is complete.
 """
@@ -7,65 +7,113 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from stream.errors import OutputError, SinkError
 
-Encode = Callable[[BinaryIO], None]
-"""Writes the content of one file."""
+WriteContent = Callable[[BinaryIO], None]
+"""Writes the content of one file to a binary file that is open for writing."""
 
 
-def write_file(target: Path, encode: Encode, *, temporary: Path | None = None) -> None:
-    """Write one file; on failure it is removed.
+def write_file(path: Path, content: bytes | WriteContent) -> None:
+    """Write one file atomically: readers see the old file or the complete new one, never a part.
 
-    Args:
-        target: its name; replaced if it exists.
-        encode: writes the content.
-        temporary: written under this name first, in the same folder.
+    The content goes to a temporary file in the same folder, which then replaces `path`; on failure it is removed.
+    A device or pipe is written to directly. Nothing is synced to the disk (no fsync), so this protects against a
+    program that fails, not against a power failure.
 
     Raises:
-        SinkError: it could not be written (disk full, no permission).
+        OSError: the file cannot be written (disk full, no permission).
+        BaseException: what `content` raised.
     """
-    path = temporary or target
+    if is_device_or_pipe(path):
+        with path.open("wb") as file:
+            _write(file, content)
+        return
+    # The end of the name tells the formats of one frame apart; 50 characters are at most 200 bytes of the usual 255.
+    temporary = path.with_name(f".{path.name[-50:]}.partial")
     try:
-        try:
-            with path.open("wb") as file:
-                encode(file)
-            if temporary is not None:
-                os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            raise
+        with temporary.open("wb") as file:
+            _write(file, content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write(file: BinaryIO, content: bytes | WriteContent) -> None:
+    if isinstance(content, bytes):
+        file.write(content)
+    else:
+        content(file)
+
+
+def is_device_or_pipe(path: Path) -> bool:
+    """True if `path` exists and is neither a regular file nor a folder: `/dev/stdout`, a named pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextlib.contextmanager
+def as_sink_error(path: Path) -> Iterator[None]:
+    """Turn an `OSError` in the block into a `SinkError` that names `path`."""
+    try:
+        yield
     except OSError as error:
         hint = "free some space or choose another disk with -o" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise SinkError(f"cannot be written: {reason(error)}", where=str(target), hint=hint) from error
+        raise SinkError(f"cannot be written: {reason(error)}", where=str(path), hint=hint) from error
+
+
+class CreatedFolders:
+    """Creates folders, and removes them again if they stay empty, so that a failed run leaves no trace."""
+
+    def __init__(self) -> None:
+        self._created: list[Path] = []
+
+    def create(self, folder: Path) -> None:
+        """Create `folder` and its missing parents. Raises `OSError`."""
+        missing = []
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is not a folder")
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._created.append(path)
+
+    def remove_empty(self) -> None:
+        """Remove the created folders that are empty. Idempotent, raises nothing."""
+        for folder in reversed(self._created):
+            with contextlib.suppress(OSError):  # not empty: something was written there
+                folder.rmdir()
+        self._created.clear()
 
 
 def partial_path(path: Path) -> Path:
-    """What a file is called until it is complete: NAME.partial.EXT, beside it."""
+    """The name of a file until it is complete: NAME.partial.EXT, in the same folder."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def check_partial(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what an earlier run has kept, or another one is writing.
+    """Refuse to replace the partial file of an earlier run or of one that is still running.
 
     Raises:
-        OutputError: `path`'s partial file exists and may not be replaced.
+        OutputError: the partial file of `path` exists and `overwrite` is False.
     """
     partial = partial_path(path)
     if partial.exists() and not overwrite:
         raise OutputError(
-            "is left from an interrupted run, or another one is writing it",
+            "was left by an interrupted run, or another run is writing it",
             where=str(partial),
-            hint="move it away, choose another -o, or pass --overwrite to replace it",
+            hint="move it away, choose another output with -o, or pass --overwrite to replace it",
         )
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest parent of `path` that exists."""
+    """The nearest parent folder of `path` that exists."""
     parent = path.absolute().parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
@@ -73,24 +121,24 @@ def existing_parent(path: Path) -> Path:
 
 
 def check_free_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Refuse a job whose result cannot fit.
+    """Refuse a job whose output cannot fit on the disk.
 
     Args:
-        folder: where it will be written; need not exist yet.
-        needed_bytes: see `estimated_bytes`.
-        what: what is written, for the message: "3600 npy files".
+        folder: the output folder; need not exist yet.
+        needed_bytes: see `sinks.naming.estimated_bytes`.
+        what: the output, for the message: "3600 npy files".
 
     Raises:
-        OutputError: fewer than `needed_bytes` are free there.
+        OutputError: less than `needed_bytes` is free there, or the free space is unknown.
     """
     place = folder if folder.exists() else existing_parent(folder)
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise OutputError(f"free space is unknown: {error.strerror or error}", where=str(place)) from error
+        raise OutputError(f"the free space cannot be read: {reason(error)}", where=str(place)) from error
     if needed_bytes > free:
         raise OutputError(
-            f"{what} would take about {_readable(needed_bytes)}, but {_readable(free)} are free",
+            f"{what} would take about {_readable(needed_bytes)}, but only {_readable(free)} is free",
             where=str(folder),
             hint="choose another disk with -o, a smaller format (--save png16) or fewer frames (--max-frames)",
         )
@@ -105,6 +153,6 @@ def _readable(count: int) -> str:
     return f"{value:.3g} {unit}"
 
 
-def reason(error: OSError) -> str:
-    """The system's words for it, without number and path."""
-    return error.strerror or str(error)
+def reason(error: BaseException) -> str:
+    """The system's description of an error, without number and path."""
+    return str(getattr(error, "strerror", None) or error).strip()

@@ -16,6 +16,7 @@ from stream.bench.baseline import Plain
 from stream.bench.network import Row
 from stream.bench.pipeline import Whole
 from stream.errors import MissingExtraError, SinkError
+from stream.files import as_sink_error, write_file
 from stream.version import __version__
 
 _PACKAGES = ("torch", "numpy", "opencv-python", "av", "openvino", "onnxruntime", "nncf")
@@ -80,18 +81,14 @@ def versions() -> dict[str, str]:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write JSON, in one move.
+    """Write JSON, atomically.
 
     Raises:
         SinkError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        text = json.dumps(results.to_dict(), indent=1, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise SinkError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    text = json.dumps(results.to_dict(), indent=1, ensure_ascii=False)
+    with as_sink_error(path):
+        write_file(path, f"{text}\n".encode())
 
 
 def bare_line(row: Row) -> tuple[str, ...]:

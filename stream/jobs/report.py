@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stream.files import is_device_or_pipe, write_file
 from stream.machine import peak_memory_bytes
 from stream.metrics import Outcome, StageTime
 from stream.pipeline.runner import Pipeline
@@ -110,15 +111,13 @@ class Report:
         return {"exit_code": self.exit_code, **asdict(self)}
 
     def save(self, path: Path) -> None:
-        """Write as JSON, in one move; into a device or pipe as it is."""
-        path = path.resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            path.write_text(json.dumps(self.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
-            return
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        """Write as JSON, atomically; to a device or pipe as one line. Raises `OSError`."""
+        is_stream = is_device_or_pipe(path)
+        if not is_stream:
+            path = path.resolve()  # a link keeps its place, the file behind it is replaced
+            path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=None if is_stream else 2, ensure_ascii=False)
+        write_file(path, f"{text}\n".encode())
 
 
 def is_report(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""The source's sound on its way into the output: copied packet by packet, or encoded again where the format needs it.
+"""The source's audio in the output video: copied packet by packet, or encoded again if the container requires it.
 
-Invariant: sound is read no further than the pictures written, so memory stays bounded; sound that cannot be read is
-left out and named in the notes, and never costs the video.
+Invariant: audio is read no further than the video is written, so memory stays bounded. Audio that cannot be read is
+left out with a note, and never fails the video.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from stream.files import reason
 from stream.frames import SourceInfo
 from stream.media import av
 from stream.sinks.encoders import Container
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-_TIMEOUT_S = 10.0  # of a network source, to open and between reads
+_TIMEOUT_S = 10.0  # for a network source, to open it and between reads
 _BIT_RATE_PER_CHANNEL = 80_000  # AAC is transparent for most material from about 128 kbit/s stereo on
 _RATES = {"aac": (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 96_000, 88_200, 8_000), "libopus": (48_000,)}
 _LAYOUTS = {"aac": {1: "mono", 6: "5.1", 8: "7.1"}, "libopus": {1: "mono"}}
-"""By number of channels; all others become stereo, those of unknown order too."""
+"""By number of channels; other numbers, and channels of unknown order, become stereo."""
 
 
 class AudioPolicy(StrEnum):
-    """What happens to the source's sound."""
+    """Whether the output keeps the source's audio."""
 
     KEEP = "keep"
     NONE = "none"
@@ -36,8 +37,9 @@ class AudioPolicy(StrEnum):
 class AudioTrack:
     """The first audio stream of a source.
 
-    Life: `load`, `attach` before the output's header is written, `start` at the first picture, `until` after each,
-    `rest` at the end, `close`. Packets are given out, not written, so that a full disk is not taken for bad sound.
+    Life cycle: `load`; `attach` before the output's header is written; `start` at the first frame; `until` after each
+    frame; `rest` at the end; `close`. The caller writes the packets, so that a full disk is not mistaken for damaged
+    audio.
     """
 
     def __init__(self, source: "InputContainer", stream: "AudioStream", notes: list[str]) -> None:
@@ -59,35 +61,35 @@ class AudioTrack:
 
     @classmethod
     def load(cls, url: str, notes: list[str]) -> Self | None:
-        """Open `url`; None, with a note, where there is nothing that can be decoded or copied."""
+        """Open `url`. None, with a note, if it has no audio that can be decoded or copied."""
         try:
             source = av.open(url, timeout=_TIMEOUT_S, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
-            notes.append(f"no sound: {url} cannot be read for it: {_reason(error)}")
+            notes.append(f"no audio: {url} cannot be read again for its audio: {reason(error)}")
             return None
         stream = next(iter(source.streams.audio), None)
         if stream is None or stream.codec_context is None or not stream.sample_rate or not stream.time_base:
             source.close()
-            notes.append(f"no sound: {url} has no audio that this FFmpeg knows")
+            notes.append(f"no audio: {url} has no audio track that FFmpeg can read")
             return None
         return cls(source, stream, notes)
 
     @property
     def sample_rate(self) -> int:
-        """Samples per second of the source, which is what MP4 counts a copied track's time in."""
+        """Samples per second of the source, which is the timescale of a copied track in MP4."""
         return self._source.sample_rate
 
     def attach(self, output: "OutputContainer", container: Container) -> None:
-        """Add the track to `output`: a copy where `container` is said to take the codec, else encoded.
+        """Add the track to `output`: copied if `container` lists the codec, else encoded.
 
-        May be called again for another output as long as nothing was read.
+        May be called again for another output until `start`.
         """
         context = self._source.codec_context
         name = context.codec.canonical_name
         self._copies = self._may_copy and name in container.audio_copied
         if self._copies:
             self._target = output.add_stream_from_template(self._source)
-            if name == "aac" and not context.extradata:  # from MPEG-TS: every packet has a header of its own
+            if name == "aac" and not context.extradata:  # from MPEG-TS, where every packet has its own header
                 self._filter = av.bitstream.BitStreamFilterContext("aac_adtstoasc", self._source)
         else:
             codec = container.audio_codec
@@ -96,23 +98,23 @@ class AudioTrack:
             bit_rate = _BIT_RATE_PER_CHANNEL * av.AudioLayout(layout).nb_channels
             added = output.add_stream(codec, rate=rate, layout=layout, bit_rate=bit_rate)
             self._target = cast("AudioStream", added)
-            self._encoded_note = f"sound: {container.muxer} does not hold {name}, encoded as {codec}"
+            self._encoded_note = f"audio: {container.muxer} does not support {name}; encoded as {codec}"
         if self._source.language:
             self._target.metadata["language"] = self._source.language
 
     def encode_instead(self) -> bool:
-        """Copy no more from the next `attach` on; False if that changes nothing."""
-        changes = self._copies
+        """Make the next `attach` encode instead of copying; False if it does so already."""
+        was_copying = self._copies
         self._may_copy = False
-        return changes
+        return was_copying
 
     def start(self, first_s: Fraction, shift_s: Fraction, info: SourceInfo) -> None:
-        """Begin to read.
+        """Start reading.
 
         Args:
-            first_s: where the first picture stands on the source's clock.
-            shift_s: what its pictures are moved by; the sound moves with them.
-            info: of the source; its `start_s` and `end_s` cut the sound too.
+            first_s: time of the first frame on the source's clock.
+            shift_s: added to all times of the video, and of the audio with it.
+            info: of the source; its `start_s` and `end_s` limit the audio too.
         """
         if not self._copies:
             self._notes.append(self._encoded_note)
@@ -126,7 +128,7 @@ class AudioTrack:
             try:
                 self._input.seek(int(first_s * av.time_base))
             except av.error.FFmpegError:
-                # Sound without an index, or a stream that cannot seek: what lies before is read and passed over.
+                # No index, or a stream that cannot seek: read from the start and skip what lies before.
                 self._input.seek(0)
         if info.end_s is not None:
             self._end_s = origin_s + Fraction(info.end_s)
@@ -134,20 +136,20 @@ class AudioTrack:
         self._next = next(self._packets, None)
 
     def until(self, time_s: Fraction) -> Iterator["Packet[Any]"]:
-        """Packets for the output of the sound that starts up to `time_s` on the output's clock."""
+        """Yield the packets of the audio that starts up to `time_s` on the output's clock."""
         while self._next is not None and self._start_s(self._next) + self._shift_s <= time_s:
             packet, self._next = self._next, next(self._packets, None)
             yield from self._written(packet)
 
     def rest(self, end_s: Fraction | None) -> Iterator["Packet[Any]"]:
-        """The packets that are left, up to `end_s` on the output's clock if given, and what the encoder still holds."""
+        """Yield the remaining packets, up to `end_s` on the output's clock if given, and flush the encoder."""
         while self._next is not None and (end_s is None or self._start_s(self._next) + self._shift_s < end_s):
             packet, self._next = self._next, next(self._packets, None)
             yield from self._written(packet)
         if not self._copies and self._target is not None:
             yield from self._target.encode(None)
         if self._lost:
-            self._notes.append(f"sound: {self._lost} damaged packets left out")
+            self._notes.append(f"audio: {self._lost} damaged packets left out")
 
     def close(self) -> None:
         """Release the source. Idempotent."""
@@ -155,7 +157,7 @@ class AudioTrack:
         self._input.close()
 
     def _wanted(self) -> Iterator["Packet[Any]"]:
-        """The source's packets between beginning and end; ends early, with a note, where it cannot be read."""
+        """Yield the source's packets between start and end; stops early, with a note, if reading fails."""
         try:
             for packet in self._input.demux(self._source):
                 if not packet.size:
@@ -171,19 +173,19 @@ class AudioTrack:
                     return
                 yield packet
         except (av.error.FFmpegError, OSError) as error:
-            self._notes.append(f"the sound ends at {float(self._read_s):.1f} s: {_reason(error)}")
+            self._notes.append(f"the audio ends at {float(self._read_s):.1f} s: {reason(error)}")
 
     def _start_s(self, packet: "Packet[Any]") -> Fraction:
         return (packet.pts or 0) * packet.time_base
 
     def _written(self, packet: "Packet[Any]") -> list["Packet[Any]"]:
-        """What `packet` becomes in the output."""
+        """Convert a packet of the source into packets of the output."""
         assert self._target is not None, "attach comes first"
         if self._copies:
             shift = round(self._shift_s / packet.time_base)
             dts = packet.pts if packet.dts is None else packet.dts
             if dts is None or packet.pts is None or (self._last_dts is not None and dts <= self._last_dts):
-                self._lost += 1  # muxers take no time twice
+                self._lost += 1  # muxers reject a repeated time
                 return []
             self._last_dts = dts
             packet.pts, packet.dts = packet.pts + shift, dts + shift
@@ -200,7 +202,3 @@ class AudioTrack:
         except av.error.InvalidDataError:
             self._lost += 1
         return encoded
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)

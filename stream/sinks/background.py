@@ -1,7 +1,7 @@
-"""The background writer of the sinks that write one file per frame.
+"""The background thread of the sinks that write one file per frame.
 
 Encoding a 1080p PNG takes about 100 ms and a disk can stall, so both happen on one thread behind a small queue.
-Invariant: the thread is gone after `finish` or `cancel`, and no error of a job is lost.
+Invariant: the thread has ended after `finish` or `cancel`, and no error of a job is lost.
 """
 
 import threading
@@ -9,24 +9,25 @@ from collections import deque
 from collections.abc import Callable
 
 _MAX_JOBS = 4
-_MAX_BYTES = 128 << 20  # four 1080p depth maps are 33 MB; a 200-megapixel one is 800 MB and waits alone
-_WAKE_S = 0.5  # no wait is untimed
+_MAX_BYTES = 128 << 20  # four 1080p depth maps take 33 MB; one of 200 megapixels takes 800 MB and is queued alone
+_WAKE_S = 0.5  # no wait is unbounded
 
 
 class BackgroundWriter:
-    """One thread that runs jobs in order, behind a queue bounded in number and bytes.
+    """Runs jobs in order on one thread, behind a queue bounded in number and bytes.
 
-    After a failure nothing more is run; every later `submit` raises its error, and so does `finish` if none did.
+    After a job fails, no further job runs; each later `submit` raises the job's error, and so does `finish` if no
+    `submit` did.
     """
 
-    def __init__(self, *, name: str = "depthstream-writer") -> None:
+    def __init__(self) -> None:
         self._jobs: deque[tuple[Callable[[], None], int]] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
         self._is_closed = False
         self._error: BaseException | None = None
-        self._is_error_known = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._was_raised = False
+        self._thread = threading.Thread(target=self._run, name="depthstream-writer", daemon=True)
         self._thread.start()
 
     def submit(self, job: Callable[[], None], size_bytes: int) -> None:
@@ -36,33 +37,33 @@ class BackgroundWriter:
             BaseException: the error of an earlier job.
         """
         with self._changed:
-            while self._error is None and not self._has_room(size_bytes):
+            while self._error is None and not self._fits(size_bytes):
                 self._changed.wait(_WAKE_S)
             if self._error is not None:
-                self._is_error_known = True
+                self._was_raised = True
                 raise self._error
             self._jobs.append((job, size_bytes))
             self._queued_bytes += size_bytes
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Run what is queued and end the thread; idempotent.
+        """Run the queued jobs and end the thread. Idempotent.
 
         Raises:
-            BaseException: the error of a job, unless `submit` has raised it.
+            BaseException: the error of a job, unless `submit` raised it.
         """
         self._close()
-        if self._error is not None and not self._is_error_known:
-            self._is_error_known = True
+        if self._error is not None and not self._was_raised:
+            self._was_raised = True
             raise self._error
 
     def cancel(self) -> None:
-        """Drop what is queued, let the running job end, and end the thread; idempotent, raises nothing."""
+        """Discard the queued jobs, let the running one finish, and end the thread. Idempotent, raises nothing."""
         with self._changed:
             self._jobs.clear()
         self._close()
 
-    def _has_room(self, size_bytes: int) -> bool:
+    def _fits(self, size_bytes: int) -> bool:
         return not self._jobs or (len(self._jobs) < _MAX_JOBS and self._queued_bytes + size_bytes <= _MAX_BYTES)
 
     def _close(self) -> None:
@@ -85,7 +86,7 @@ class BackgroundWriter:
                 job()
             except BaseException as caught:  # noqa: BLE001 - raised again on the caller's thread
                 error = caught
-            del job  # its memory goes as soon as it is done
+            del job  # frees its memory before the next wait
             with self._changed:
                 if error is not None:
                     self._error = error

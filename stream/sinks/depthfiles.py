@@ -1,7 +1,7 @@
-"""Raw depth as files other programs can compute with.
+"""Raw depth files that other programs can compute with.
 
-Invariant: `npy`, `pfm` and `exr` hold the model's float32 values bit for bit; `png16` says in the file how to get them
-back to within half a step of 1/65535 of their range.
+Invariant: `npy`, `pfm` and `exr` hold the model's float32 values bit for bit; `png16` stores the mapping that restores
+them to within half a step of 1/65535 of their range.
 """
 
 import sys
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from stream.errors import OutputError, SinkError, SourceError
-from stream.files import Encode
+from stream.files import WriteContent
 from stream.frames import Depth, DepthMap, RgbImage, SourceInfo
 from stream.media import av
-from stream.sinks.per_frame import FileSink
+from stream.sinks.per_frame import PerFrameSink
 
 
 class DepthFormat(StrEnum):
@@ -28,7 +28,7 @@ class DepthFormat(StrEnum):
     NPY = "npy"
     """NumPy array, float32 H×W, C order."""
     PNG16 = "png16"
-    """16-bit gray PNG, the range in its text chunks; see `read_png16`."""
+    """16-bit gray PNG with the range in its text chunks; see `read_png16`."""
     PFM = "pfm"
     """Portable float map as MiDaS writes it: `Pf`, bottom row first, negative scale for little-endian."""
     EXR = "exr"
@@ -37,13 +37,13 @@ class DepthFormat(StrEnum):
 
 FILE_SUFFIX = {
     DepthFormat.NPY: ".npy",
-    DepthFormat.PNG16: ".depth16.png",  # the rendered `a.png` may lie in the same folder
+    DepthFormat.PNG16: ".depth16.png",  # the rendered `a.png` may be in the same folder
     DepthFormat.PFM: ".pfm",
     DepthFormat.EXR: ".exr",
 }
-"""What the files in a folder end with."""
+"""The end of each file name in a folder."""
 
-# Mapping of png16, as tEXt chunks. The numbers are decimal and exact for float32.
+# The mapping of png16, as tEXt chunks. The numbers are decimal and exact for float32.
 KEY_MIN = "depth_min"
 KEY_MAX = "depth_max"
 KEY_KIND = "depth_kind"
@@ -54,16 +54,16 @@ _ROWS = 256  # rows converted at a time: a 200-megapixel map in float64 would ta
 _PNG_LEVEL = 1  # 1080p depth, one core: level 1 takes 106 ms, level 6 495 ms for 4 % less
 
 
-class DepthFileSink(FileSink):
-    """Writes the depth of each frame, at source size, as the model computes it.
+class DepthFileSink(PerFrameSink):
+    """Writes the raw depth of each frame at source size.
 
     Args:
-        path: with the format's own suffix (`.npy`, `.png`, `.pfm`, `.exr`), the one file to write. Otherwise a
-            folder that gets `a.npy` for the still `a.jpg` and `000012.npy` for frame 12 of a video;
-            `a.depth16.png` for `png16`.
+        path: a single file if it has the format's own suffix (`.npy`, `.png`, `.pfm`, `.exr`), otherwise a folder.
+            In a folder, the image `a.jpg` gives `a.npy` (`a.depth16.png` for `png16`), and frame 12 of a video
+            gives `000012.npy`.
         format: see `DepthFormat`.
         overwrite: existing files may be replaced.
-        names, beside: see `FileSink`.
+        names, beside: see `PerFrameSink`.
     """
 
     def __init__(
@@ -81,19 +81,18 @@ class DepthFileSink(FileSink):
         super().__init__(path, suffix=suffix, is_single=is_single, overwrite=overwrite, names=names, beside=beside)
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
-        """As every file sink.
+        """Create the folder and start the writer's thread.
 
         Raises:
-            OutputError: as every file sink, or this installation's FFmpeg cannot write EXR.
+            OutputError: see `PerFrameSink.open` and `check_format`.
         """
-        if self._format is DepthFormat.EXR and "exr" not in av.codecs_available:
-            raise OutputError("this build of PyAV cannot write exr", allowed="npy, png16, pfm")
+        check_format(self._format)
         super().open(info, size)
 
-    def _encoder(self, depth: Depth, image: RgbImage) -> tuple[Encode, int]:  # noqa: ARG002 - depth only
+    def _content(self, depth: Depth, image: RgbImage) -> tuple[WriteContent, int]:  # noqa: ARG002 - depth only
         values = np.ascontiguousarray(depth.values)
 
-        def encode(file: BinaryIO) -> None:
+        def write(file: BinaryIO) -> None:
             match self._format:
                 case DepthFormat.NPY:
                     _write_npy(file, values)
@@ -104,17 +103,23 @@ class DepthFileSink(FileSink):
                 case DepthFormat.EXR:
                     _write_exr(file, values)
 
-        return encode, values.nbytes
+        return write, values.nbytes
+
+
+def check_format(format: DepthFormat) -> None:
+    """Raise `OutputError` if this installation cannot write `format`."""
+    if format is DepthFormat.EXR and "exr" not in av.codecs_available:
+        raise OutputError("this build of PyAV cannot write exr", allowed="npy, png16, pfm")
 
 
 def read_png16(path: Path) -> DepthMap:
-    """The raw values of a `png16` file.
+    """Read the depth values of a file written with `--save png16`.
 
     Returns:
-        float32 H×W, each within (max − min) / 131070 of what was written (plus float32 rounding).
+        float32 H×W; each value is within (max − min) / 131070 of the original, plus float32 rounding.
 
     Raises:
-        SourceError: not a 16-bit PNG with the range in its text chunks.
+        SourceError: the file is not a 16-bit PNG with the range in its text chunks.
     """
     try:
         with Image.open(path) as picture:
@@ -123,16 +128,16 @@ def read_png16(path: Path) -> DepthMap:
         low, high = float(text[KEY_MIN]), float(text[KEY_MAX])
     except (OSError, KeyError, ValueError) as error:
         raise SourceError(
-            "not a depth png16 file", where=str(path), hint=f"it needs {KEY_MIN} and {KEY_MAX}"
+            "not a depth png16 file", where=str(path), hint=f"its text chunks must hold {KEY_MIN} and {KEY_MAX}"
         ) from error
     if codes.ndim != 2:
         raise SourceError("not a depth png16 file", where=str(path), allowed="16-bit gray")
     share = codes / np.float64(_LEVELS)
-    return (low * (1 - share) + high * share).astype(np.float32)  # in this form both ends are exact
+    return (low * (1 - share) + high * share).astype(np.float32)  # this form is exact at both ends
 
 
 def _write_npy(file: BinaryIO, values: DepthMap) -> None:
-    # Not np.save: its tofile loses the errno of a full disk.
+    # Not np.save: its `tofile` loses the errno of a full disk.
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
     file.write(values.data)
 
@@ -153,7 +158,7 @@ def _write_png16(file: BinaryIO, values: DepthMap, kind: str) -> None:
 
 
 def _quantised(values: DepthMap, low: float, high: float) -> NDArray[np.uint16]:
-    codes = np.zeros(values.shape, np.uint16)  # a constant map is all zero, which maps to its minimum
+    codes = np.zeros(values.shape, np.uint16)  # a constant map stays all zero, which maps to its minimum
     if high > low:
         for top in range(0, len(values), _ROWS):
             rows = values[top : top + _ROWS].astype(np.float64)
@@ -162,8 +167,8 @@ def _quantised(values: DepthMap, low: float, high: float) -> NDArray[np.uint16]:
 
 
 def _write_exr(file: BinaryIO, values: DepthMap) -> None:
-    # Uncompressed: 7 ms for a 1080p map; zip takes 234 ms to save 7 %, as float mantissas are mostly noise.
-    # The encoder's float is 32 bits and its channel for gray is "Y"; reading back with OpenEXR is bit-exact.
+    # Uncompressed: 7 ms for a 1080p map. Zip takes 234 ms to save 7 %, because float mantissas are mostly noise.
+    # FFmpeg writes 32-bit floats and calls the gray channel "Y"; OpenEXR reads the values back bit for bit.
     height, width = values.shape
     try:
         encoder = av.CodecContext.create("exr", "w")
@@ -171,9 +176,9 @@ def _write_exr(file: BinaryIO, values: DepthMap) -> None:
         encoder.time_base = Fraction(1)
         encoder.thread_count = 1
         encoder.options = {"compression": "none", "format": "float"}
-        picture = av.VideoFrame.from_ndarray(values, format="grayf32le")
-        picture.pts = 0
-        for packet in [*encoder.encode(picture), *encoder.encode(None)]:
+        frame = av.VideoFrame.from_ndarray(values, format="grayf32le")
+        frame.pts = 0
+        for packet in [*encoder.encode(frame), *encoder.encode(None)]:
             file.write(packet)
     except av.FFmpegError as error:
         raise SinkError(f"cannot encode a {width}×{height} exr: {error.strerror}") from error

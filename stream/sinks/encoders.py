@@ -1,7 +1,7 @@
-"""Which encoder and options write which video container: data, and the checks made before any work.
+"""Video containers and encoders: a table of their options, and the checks made before any work.
 
-Invariant: a choice returned by `choose` names an encoder of this FFmpeg build that its container takes; whether it
-also runs on this machine (a GPU encoder without its driver) is known only once it is opened.
+Invariant: an `Encoding` names an encoder of this FFmpeg build that its container supports. Whether it runs on this
+machine (a GPU encoder needs its driver) is known only when it is opened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ class Container:
     """A file format.
 
     Attributes:
-        muxer: FFmpeg's name; given always, because FFmpeg takes `.m4v` for a raw MPEG-4 stream.
-        codec: the encoder used where none is asked for.
-        audio_codec: what audio is encoded as where it cannot be copied.
-        audio_copied: codecs copied as they are: what players of the format know, which is less than the muxer takes.
-        has_exact_ticks: keeps any time base; Matroska and WebM round to milliseconds.
+        muxer: FFmpeg's name; always passed on, because FFmpeg would write a raw MPEG-4 stream to `.m4v`.
+        codec: the default video encoder.
+        audio_codec: the encoder for audio that cannot be copied.
+        audio_copied: audio codecs that are copied: those that players of the format support, fewer than the muxer does.
+        has_exact_ticks: stores any time base; Matroska and WebM round to milliseconds.
     """
 
     muxer: str
@@ -55,26 +55,28 @@ CONTAINERS: Mapping[str, Container] = {
         has_exact_ticks=False,
     ),
 }
-"""By suffix. AVI has no timestamps, so the source's pts could not be kept; GIF no more than 256 colours."""
+"""By suffix. AVI is missing because it has no timestamps, so the source's pts would be lost; GIF has only 256 colours."""
 
 UNWRITTEN_SUFFIXES = frozenset(
     {".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
 )
-"""Video formats that are read, not written: an output so named is refused rather than made a folder."""
+"""Video formats that are read but not written; an output with such a suffix is an error, not a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """How an encoder is told quality and speed.
+class EncoderProfile:
+    """The options of one encoder.
 
     Attributes:
-        quality_option: FFmpeg's name of its constant-quality option, None without one.
-        quality: its default here, `max_quality` its largest value (the worst picture).
-        preset_option: the option that takes `--preset`, None without one.
-        preset: its default here, one of `presets` where those are known.
-        pixel_format: where another than yuv420p is right.
-        options: set always.
-        environment: variables its library reads and FFmpeg has no option for.
+        quality_option: FFmpeg's name of the constant-quality option, None if there is none.
+        quality: the default of that option here.
+        max_quality: its largest value (the worst quality).
+        preset_option: the option that `--preset` sets, None if there is none.
+        preset: the default of that option here.
+        presets: its allowed values, empty if unknown.
+        pixel_format: None for yuv420p.
+        options: further options, always set.
+        environment: environment variables that the encoder's library reads where FFmpeg has no option.
     """
 
     quality_option: str | None = "crf"
@@ -93,44 +95,49 @@ _NVENC = tuple(f"p{level}" for level in range(1, 8))
 _VPX = ("realtime", "good", "best")
 _FIXED_QUALITY = {"flags": "+qscale", "global_quality": str(3 * 118)}  # quantiser 3 of 31, times FF_QP2LAMBDA
 
-# libx264, 1330×480 (640×480 side by side, moving, with camera noise), CPU per frame on one core, size of 150 frames:
+# libx264 at 1330×480 (640×480 side by side, moving, with camera noise): CPU per frame on one core, size of 150 frames:
 # medium crf 23 15.2 ms 241 kB; veryfast crf 20 6.0 to 6.9 ms 266 kB; superfast crf 20 4.7 ms 775 kB; ultrafast crf 20
-# 3.0 ms 3.5 MB. B-frames are free there and more than halve the file (veryfast without them: 619 kB).
-ENCODERS: Mapping[str, Encoder] = {
-    "libx264": Encoder(quality=20, max_quality=51, preset="veryfast", presets=_X26X),
-    "libx265": Encoder(
+# 3.0 ms 3.5 MB. With veryfast, B-frames cost no time and more than halve the file (619 kB without them).
+ENCODERS: Mapping[str, EncoderProfile] = {
+    "libx264": EncoderProfile(quality=20, max_quality=51, preset="veryfast", presets=_X26X),
+    "libx265": EncoderProfile(
         quality=23, max_quality=51, preset="superfast", presets=_X26X, options={"x265-params": "log-level=none"}
     ),
-    "libsvtav1": Encoder(
+    "libsvtav1": EncoderProfile(
         quality=30,
         preset="9",
         presets=tuple(map(str, range(14))),
         environment={"SVT_LOG": "1"},  # errors only
     ),
-    "libvpx-vp9": Encoder(
+    "libvpx-vp9": EncoderProfile(
         quality=30, preset_option="deadline", preset="realtime", presets=_VPX, options={"cpu-used": "7", "row-mt": "1"}
     ),
-    "libvpx": Encoder(
+    "libvpx": EncoderProfile(
         quality=10, preset_option="deadline", preset="realtime", presets=_VPX, options={"cpu-used": "8", "b": "8M"}
     ),
-    "h264_nvenc": Encoder(
+    "h264_nvenc": EncoderProfile(
         quality_option="cq", quality=21, max_quality=51, preset="p4", presets=_NVENC, options={"rc": "vbr"}
     ),
-    "hevc_nvenc": Encoder(
+    "hevc_nvenc": EncoderProfile(
         quality_option="cq", quality=24, max_quality=51, preset="p4", presets=_NVENC, options={"rc": "vbr"}
     ),
-    "av1_nvenc": Encoder(quality_option="cq", quality=30, preset="p4", presets=_NVENC, options={"rc": "vbr"}),
-    "prores_ks": Encoder(quality_option=None, preset_option=None, pixel_format="yuv422p10le"),
-    "ffv1": Encoder(quality_option=None, preset_option=None, options={"level": "3"}),
-    "mpeg4": Encoder(quality_option=None, preset_option=None, options=_FIXED_QUALITY),
-    "mjpeg": Encoder(quality_option=None, preset_option=None, pixel_format="yuvj420p", options=_FIXED_QUALITY),
+    "av1_nvenc": EncoderProfile(quality_option="cq", quality=30, preset="p4", presets=_NVENC, options={"rc": "vbr"}),
+    "prores_ks": EncoderProfile(quality_option=None, preset_option=None, pixel_format="yuv422p10le"),
+    "ffv1": EncoderProfile(quality_option=None, preset_option=None, options={"level": "3"}),
+    "mpeg4": EncoderProfile(quality_option=None, preset_option=None, options=_FIXED_QUALITY),
+    "mjpeg": EncoderProfile(quality_option=None, preset_option=None, pixel_format="yuvj420p", options=_FIXED_QUALITY),
 }
-"""What is known of encoders; any other of the FFmpeg build is taken with its own defaults."""
+"""By FFmpeg's name; any other encoder of the FFmpeg build runs with its own defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What a video is written with: container, FFmpeg's encoder and pixel format names, options, see `Encoder`."""
+class Encoding:
+    """The container, encoder and options of one video.
+
+    Attributes:
+        codec, pixel_format: FFmpeg's names.
+        options, environment: see `EncoderProfile`.
+    """
 
     container: Container
     codec: str
@@ -139,13 +146,11 @@ class Choice:
     environment: Mapping[str, str]
 
 
-def choose(
-    path: Path, *, codec: str | None, crf: int | None, preset: str | None, pixel_format: str | None = None
-) -> Choice:
-    """What `path` is written with; arguments as of `VideoSink`.
+def choose_encoding(path: Path, *, codec: str | None, crf: int | None, preset: str | None) -> Encoding:
+    """Return how to write the video `path`; see `VideoSink` for the arguments.
 
     Raises:
-        UsageError: a suffix, encoder or option that is unknown or does not fit the others.
+        UsageError: the suffix, the encoder or an option is unknown, or they do not fit together.
     """
     container = CONTAINERS.get(path.suffix.lower())
     if container is None:
@@ -153,27 +158,25 @@ def choose(
         raise UsageError(what, where=str(path), allowed=", ".join(CONTAINERS))
     wanted = codec or container.codec
     try:
-        found = av.Codec(wanted, "w")
+        encoder = av.Codec(wanted, "w")
     except av.codec.codec.UnknownCodecError as error:
-        raise UsageError(f"unknown encoder '{wanted}'", where="--codec", allowed=_some_encoders()) from error
-    if found.type != "video":
-        raise UsageError(f"'{wanted}' is not a video encoder", where="--codec", allowed=_some_encoders())
-    name = found.name
-    encoder = ENCODERS.get(name, Encoder())
-    options = dict(encoder.options)
-    _set(options, encoder.quality_option, crf, encoder.quality, where="--crf", codec=name)
-    if crf is not None and not 0 <= crf <= encoder.max_quality:
-        raise UsageError(f"bad quality {crf} for {name}", where="--crf", allowed=f"0 to {encoder.max_quality}")
-    _set(options, encoder.preset_option, preset, encoder.preset, where="--preset", codec=name)
-    if preset is not None and encoder.presets and preset not in encoder.presets:
-        raise UsageError(f"{name} has no preset '{preset}'", where="--preset", allowed=", ".join(encoder.presets))
-    known = [f.name for f in found.video_formats or ()]
-    chosen = pixel_format or encoder.pixel_format or ("yuv420p" if not known or "yuv420p" in known else known[0])
-    if known and chosen not in known:
-        raise UsageError(f"{name} does not take pixel format '{chosen}'", where=str(path), allowed=", ".join(known))
-    _check_that_it_holds(container, name, path)
-    return Choice(
-        container=container, codec=name, pixel_format=chosen, options=options, environment=encoder.environment
+        raise UsageError(f"unknown encoder '{wanted}'", where="--codec", allowed=_available_encoders()) from error
+    if encoder.type != "video":
+        raise UsageError(f"'{wanted}' is not a video encoder", where="--codec", allowed=_available_encoders())
+    name = encoder.name
+    profile = ENCODERS.get(name, EncoderProfile())
+    options = dict(profile.options)
+    _set(options, profile.quality_option, crf, profile.quality, where="--crf", codec=name)
+    if crf is not None and not 0 <= crf <= profile.max_quality:
+        raise UsageError(f"bad quality {crf} for {name}", where="--crf", allowed=f"0 to {profile.max_quality}")
+    _set(options, profile.preset_option, preset, profile.preset, where="--preset", codec=name)
+    if preset is not None and profile.presets and preset not in profile.presets:
+        raise UsageError(f"{name} has no preset '{preset}'", where="--preset", allowed=", ".join(profile.presets))
+    formats = [f.name for f in encoder.video_formats or ()]
+    pixel_format = profile.pixel_format or ("yuv420p" if not formats or "yuv420p" in formats else formats[0])
+    _check_container(container, name, path)
+    return Encoding(
+        container=container, codec=name, pixel_format=pixel_format, options=options, environment=profile.environment
     )
 
 
@@ -182,21 +185,21 @@ def _set(
     codec: str,
 ) -> None:  # fmt: skip
     if option is None and asked is not None:
-        raise UsageError(f"{codec} has no such option", where=where, hint="leave it out or choose another --codec")
+        raise UsageError(f"{codec} has no such option", where=where, hint="omit it or choose another --codec")
     value = default if asked is None else asked
     if option is not None and value is not None:
         options[option] = str(value)
 
 
-def _check_that_it_holds(container: Container, codec: str, path: Path) -> None:
-    with av.open(BytesIO(), "w", format=container.muxer) as nowhere:
+def _check_container(container: Container, codec: str, path: Path) -> None:
+    with av.open(BytesIO(), "w", format=container.muxer) as dummy:
         try:
-            nowhere.add_stream(codec)
+            dummy.add_stream(codec)
         except ValueError as error:
-            hint = f"use {container.codec}, or .mkv, which holds nearly all"
-            raise UsageError(f"{codec} does not go into {path.suffix} files", where="--codec", hint=hint) from error
+            hint = f"use {container.codec}, or an .mkv file, which supports nearly all encoders"
+            raise UsageError(f"{path.suffix} files do not support {codec}", where="--codec", hint=hint) from error
 
 
-def _some_encoders() -> str:
-    """The encoders of `ENCODERS` that this FFmpeg build has."""
+def _available_encoders() -> str:
+    """Those of `ENCODERS` that this FFmpeg build has."""
     return ", ".join(name for name in ENCODERS if name in av.codecs_available)

@@ -1,6 +1,6 @@
-"""Pictures of any size onto the one size a video has.
+"""Images of any size, fitted into the one size of a video or virtual camera.
 
-Invariant: every pixel of a picture of the canvas's own size is kept, unscaled.
+Invariant: an image of exactly that size keeps every pixel, unscaled.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from stream.frames import RgbImage
 from stream.media import cv2
 
 
-class Canvas:
-    """One size of picture, extended to whole colour samples.
+class Letterbox:
+    """Fits images into one size, extended to whole chroma samples.
 
     Args:
-        size: (height, width) of the pictures.
-        steps: (rows, columns) of pixels that share a colour sample, see `media.chroma_steps`.
+        size: (height, width) of the images, in pixels.
+        steps: (rows, columns) of pixels that share a chroma sample, see `media.chroma_steps`.
     """
 
     def __init__(self, size: tuple[int, int], steps: tuple[int, int]) -> None:
@@ -23,19 +23,22 @@ class Canvas:
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """(height, width) of what `fit` gives."""
+        """(height, width) of the images that `fit` returns."""
         return self.size[0] + self._extra_rows, self.size[1] + self._extra_columns
 
     def fit(self, image: RgbImage) -> RgbImage:
-        """uint8 H×W×3 at `padded_size`: another size is scaled to fit and centred on black, edges are repeated."""
+        """Return uint8 H×W×3 of `padded_size`.
+
+        An image of another size is scaled to fit and centred on black. The extra rows and columns repeat the edge.
+        """
         if image.shape[:2] != self.size:
-            image = self._letterboxed(image)
+            image = self._scaled(image)
         if not (self._extra_rows or self._extra_columns):
             return image
         padded = cv2.copyMakeBorder(image, 0, self._extra_rows, 0, self._extra_columns, cv2.BORDER_REPLICATE)
         return np.asarray(padded, np.uint8)
 
-    def _letterboxed(self, image: RgbImage) -> RgbImage:
+    def _scaled(self, image: RgbImage) -> RgbImage:
         height, width = self.size
         scale = min(height / image.shape[0], width / image.shape[1])
         h = min(height, max(1, round(image.shape[0] * scale)))

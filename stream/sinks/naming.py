@@ -1,6 +1,6 @@
-"""Where results go: which name each frame's file gets, and what is checked before any work.
+"""Output names: the name of each frame's file, and the checks of an output path before any work.
 
-Invariant: no two frames of a run ever get the same name, on a file system that ignores case either.
+Invariant: no two frames of a run get the same name, even on a file system that ignores case.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from stream.errors import OutputError
-from stream.files import existing_parent
+from stream.files import existing_parent, reason
 from stream.frames import Frame
 
 _BYTES_PER_PIXEL = {
@@ -21,21 +21,20 @@ _BYTES_PER_PIXEL = {
     "jpg": 0.13,
     "webp": 0.04,
 }
-"""Raw formats: exact. Compressed ones: measured on a 1080p photograph and its depth, settings as in the sinks."""
+"""Exact for raw formats; for compressed ones, measured on a 1080p photograph and its depth with the sinks' settings."""
 
 
 class FrameNames:
-    """Gives every frame its file stem, relative to the output folder.
+    """Gives every frame a file stem, relative to the output folder.
 
-    A still keeps its own: `sub/a.jpg` → `sub/a`. Stills whose stems clash keep their suffix: `a.jpg` and `a.heic`
-    → `a.jpg` and `a.heic`, to which the sink appends its own. A name that is still taken gets `_2`, `_3`, …
-    Frames without a name (video) are called by their index: `000012`.
+    An image keeps its own stem: `sub/a.jpg` gives `sub/a`. Images whose stems clash keep their suffix: `a.jpg` and
+    `a.heic` give `a.jpg` and `a.heic`, and the sink appends its own suffix. A name that is still in use gets `_2`,
+    `_3`, … Video frames have no name and get their index: `000012`.
 
     Args:
-        names: `Frame.name` of all inputs where the source knows them; lets the first of two clashing stills keep
-            its suffix too. A clash that was not foretold changes the later name only.
-        suffixes: of all files that stand in one folder, so that `a` with `.depth16.png` and `a.depth16` with `.png`
-            count as a clash.
+        names: all input names (`Frame.name`), if known. Then both of two clashing files keep their suffix; otherwise
+            only the later one does.
+        suffixes: of all files in the folder, so that `a` with `.depth16.png` clashes with `a.depth16` with `.png`.
     """
 
     def __init__(self, names: Collection[str] = (), suffixes: Collection[str] = ("",)) -> None:
@@ -44,22 +43,22 @@ class FrameNames:
         self._used: set[str] = set()
 
     def stem(self, frame: Frame) -> str:
-        """The stem of `frame`, with `/` between folders; never the same twice."""
+        """Return the stem of `frame`, with `/` between folders; never the same twice."""
         return self.stem_of(frame.name, frame.index)
 
     def stem_of(self, name: str, index: int) -> str:
-        """The stem of the frame of that name and index; counts as used from then on."""
+        """Return the stem of the frame with this name and index, and mark it as used."""
         full = _relative(name)
         if not full:
             planned, fallback = f"{index:06d}", f"{index:06d}"
         else:
             planned, fallback = self._planned.get(full, _short(full)), full
-        stem = self._first_free(planned, fallback, is_reserved_for_it=full in self._planned)
+        stem = self._first_free(planned, fallback, is_planned=full in self._planned)
         self._used.add(_key(stem))
         return stem
 
-    def _first_free(self, planned: str, fallback: str, *, is_reserved_for_it: bool) -> str:
-        if _key(planned) not in self._used and (is_reserved_for_it or _key(planned) not in self._reserved):
+    def _first_free(self, planned: str, fallback: str, *, is_planned: bool) -> str:
+        if _key(planned) not in self._used and (is_planned or _key(planned) not in self._reserved):
             return planned
         candidate, n = fallback, 1
         while _key(candidate) in self._used or _key(candidate) in self._reserved:
@@ -69,7 +68,7 @@ class FrameNames:
 
 
 def _plan(names: set[str], suffixes: Collection[str]) -> dict[str, str]:
-    """The stem of each name: the short one unless a file of another name would be called the same."""
+    """The stem of each name: without its suffix, unless another name would give the same file name."""
     wanted = Counter(_key(_short(name) + suffix) for name in names for suffix in suffixes)
     full = {_key(name + suffix) for name in names for suffix in suffixes}
 
@@ -80,7 +79,7 @@ def _plan(names: set[str], suffixes: Collection[str]) -> dict[str, str]:
 
 
 def _relative(name: str) -> str:
-    """`name` without anything that would lead out of the output folder."""
+    """`name` without the parts that would lead out of the output folder."""
     return "/".join(part for part in PurePosixPath(name).parts if part not in ("/", ".."))
 
 
@@ -94,15 +93,15 @@ def _key(stem: str) -> str:
 
 
 def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output that would destroy something or cannot be created; called once, before any sink opens.
+    """Refuse an output that would destroy something or cannot be created; call it before any sink opens.
 
     Args:
-        path: the file or folder to be written. Hidden entries do not make a folder count as used.
-        overwrite: what exists may be replaced; never an input.
-        inputs: files and folders that are read.
+        path: the file or folder to write. A folder with only hidden entries counts as empty.
+        overwrite: existing files may be replaced, but never an input.
+        inputs: the files and folders that are read.
 
     Raises:
-        OutputError: the output exists, is or holds an input, or its folder is not writable.
+        OutputError: the output exists, is or contains an input, or its folder is not writable.
     """
     where = str(path)
     try:
@@ -110,10 +109,10 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
             if source.exists() and path.exists() and os.path.samefile(source, path):
                 raise OutputError("the output is the input", where=where, hint="choose another name")
             if source.is_file() and path.is_dir() and os.path.samefile(source.absolute().parent, path):
-                raise OutputError("the output folder holds the input", where=where, hint="choose another folder")
+                raise OutputError("the output folder contains the input", where=where, hint="choose another folder")
         is_used = any(not entry.name.startswith(".") for entry in path.iterdir()) if path.is_dir() else path.exists()
     except OSError as error:
-        raise OutputError(f"cannot be used: {error.strerror or error}", where=where) from error
+        raise OutputError(f"cannot be used: {reason(error)}", where=where) from error
     if is_used and not overwrite:
         what = "the folder exists and is not empty" if path.is_dir() else "the file exists"
         raise OutputError(what, where=where, hint="choose another name or pass --overwrite")
@@ -125,7 +124,7 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
 
 
 def estimated_bytes(format: str, size_hw: tuple[int, int], frame_count: int) -> int:
-    """About how many bytes `frame_count` files of a picture or depth format take.
+    """Estimate the size of `frame_count` files of an image or depth format, in bytes.
 
     Args:
         format: `npy`, `png16`, `pfm`, `exr`, `png`, `jpg` or `webp`.

@@ -1,16 +1,16 @@
-"""How long each encoded picture lasts, and when the last one is decoded; pure arithmetic on packets.
+"""Durations of encoded video packets, so that the last frame ends when it should; pure arithmetic.
 
-MP4 stores no end of a track: it is the sum of the decoding steps. An encoder with B-frames tells no durations, and its
-decoding times end `delay` pictures early, so that with a variable rate the sum misses the true end.
-Invariant: a packet is given out once its duration is known, and the decoding steps sum up to the end of the last
-picture wherever they would fall short of it.
+MP4 has no field for the end of a track; players add up the decode deltas. Encoders with B-frames report no durations,
+and their last dts is `delay` frames early, so with a variable frame rate the sum comes out short.
+Invariant: a packet is released only once its duration is known, and the decode deltas add up to at least the end of the
+last frame.
 """
 
 from typing import Generic, Protocol, TypeVar
 
 
 class TimedPacket(Protocol):
-    """The part of a packet that matters here; times in the encoder's ticks."""
+    """The part of a packet that is used here; times in ticks of the encoder's time base."""
 
     pts: int | None
     dts: int | None
@@ -21,15 +21,15 @@ P = TypeVar("P", bound=TimedPacket)
 
 
 class PacketTimes(Generic[P]):
-    """Sets durations, and holds one packet back until it is known whether it is the last.
+    """Sets the durations of packets; holds one packet back, because the last one is treated differently.
 
     Args:
-        default_duration: of a single picture whose frame does not tell, in ticks.
+        default_duration: of a video of one frame without a duration, in ticks.
     """
 
     def __init__(self, *, default_duration: int = 1) -> None:
         self.last_pts: int | None = None
-        """Of the newest picture."""
+        """Of the newest frame."""
         self._first_pts = 0
         self._first_dts: int | None = None
         self._last_duration = max(1, default_duration)
@@ -38,11 +38,11 @@ class PacketTimes(Generic[P]):
 
     @property
     def end(self) -> int:
-        """When the newest picture ends, as far as is known."""
+        """The end of the newest frame, as far as it is known."""
         return 0 if self.last_pts is None else self.last_pts + self._last_duration
 
-    def add_picture(self, pts: int, duration: int | None) -> None:
-        """A picture is about to be encoded; `duration` is its own, the next picture's pts goes before it."""
+    def add_frame(self, pts: int, duration: int | None) -> None:
+        """Register a frame before it is encoded; the next frame's pts overrides its `duration`."""
         if self.last_pts is None:
             self._first_pts = pts
         else:
@@ -52,28 +52,29 @@ class PacketTimes(Generic[P]):
             self._last_duration = duration
 
     def ready(self, packets: list[P]) -> list[P]:
-        """Those of the held and the new `packets`, in decoding order, that can be written."""
-        given: list[P] = []
+        """Take new `packets` and return those that can be written, in decoding order."""
+        released: list[P] = []
         for packet in packets:
             if self._held is not None:
-                given.append(self._timed(self._held))
+                released.append(self._timed(self._held))
             self._held = packet
-        return given
+        return released
 
     def rest(self, packets: list[P]) -> list[P]:
-        """Like `ready` for the encoder's last packets, and the very last one with them."""
-        given = self.ready(packets)
+        """Like `ready` for the encoder's last packets, and releases the very last packet too."""
+        released = self.ready(packets)
         if self._held is None:
-            return given
+            return released
         last = self._timed(self._held)
         self._held = None
         if last.pts is not None and last.dts is not None and last.duration is not None and self._first_dts is not None:
-            # dts - first dts + duration must come to end - first pts; decode later, and for the rest last longer.
+            # dts + duration - first dts must reach end - first pts: delay the dts as far as the pts allows, then
+            # extend the duration.
             due = self.end - self._first_pts + self._first_dts
             if due > last.dts + last.duration:
                 last.dts = min(last.pts, due - last.duration)
                 last.duration = due - last.dts
-        return [*given, last]
+        return [*released, last]
 
     def _timed(self, packet: P) -> P:
         if self._first_dts is None:

@@ -1,6 +1,6 @@
-"""Rendered pictures as a webcam that video calls and OBS can choose, through pyvirtualcam (extra `virtualcam`).
+"""Rendered images as a virtual webcam for video calls and OBS, through pyvirtualcam (extra `virtualcam`).
 
-Invariant: the device has one size from the first picture to the last; others are fitted into it.
+Invariant: the device keeps one size from the first image to the last; images of other sizes are fitted into it.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream.errors import MissingExtraError, SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
-from stream.sinks.letterbox import Canvas
+from stream.sinks.letterbox import Letterbox
 
 if TYPE_CHECKING:
     import pyvirtualcam
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 _DEFAULT_RATE = Fraction(30)
 _SETUP = {
     "linux": "load the kernel module first: sudo modprobe v4l2loopback",
-    "win32": "install OBS Studio, which brings one",
+    "win32": "install OBS Studio, which includes one",
     "darwin": "install OBS Studio and start its virtual camera once",
 }
 
 
 class VirtualCameraSink:
-    """Sends each picture to a virtual camera; files are sent at their own pace.
+    """Sends each image to a virtual camera; a file is sent at its own frame rate.
 
     Args:
-        device: its name (`/dev/video10`, `OBS Virtual Camera`); None for the first there is.
+        device: its name (`/dev/video10`, `OBS Virtual Camera`); None for the first one.
     """
 
     def __init__(self, device: str | None = None) -> None:
         self._wanted = device
         self._camera: pyvirtualcam.Camera | None = None
-        self._canvas: Canvas | None = None
+        self._letterbox: Letterbox | None = None
         self._is_paced = False
         self._name = device or "virtual camera"
 
     @property
     def is_lossless(self) -> bool:
-        """False: it is a show, not a store."""
+        """False: nothing is stored."""
         return False
 
     @property
@@ -47,7 +47,7 @@ class VirtualCameraSink:
         return [self._name]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
-        """Open the device at the size of the pictures, made even.
+        """Open the device with the size of the images, extended to even numbers.
 
         Raises:
             MissingExtraError: pyvirtualcam is not installed.
@@ -57,9 +57,9 @@ class VirtualCameraSink:
             import pyvirtualcam
         except ImportError as error:
             hint = "pip install 'depthstream[virtualcam]'"
-            raise MissingExtraError("needs pyvirtualcam", where="--virtual-camera", hint=hint) from error
-        self._canvas = Canvas(size, (2, 2))
-        height, width = self._canvas.padded_size
+            raise MissingExtraError("pyvirtualcam is not installed", where="--virtual-camera", hint=hint) from error
+        self._letterbox = Letterbox(size, (2, 2))
+        height, width = self._letterbox.padded_size
         rate = float(info.rate or _DEFAULT_RATE)
         try:
             self._camera = pyvirtualcam.Camera(width, height, rate, device=self._wanted)
@@ -69,18 +69,18 @@ class VirtualCameraSink:
             raise SinkError(f"no virtual camera can be used: {reason}", where="--virtual-camera", hint=hint) from error
         self._name, self._is_paced = self._camera.device, not info.is_live
 
-    def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the picture only
+    def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the image only
         """Send `image`.
 
         Raises:
-            SinkError: the device is gone.
+            SinkError: the device was removed.
         """
-        if self._camera is None or self._canvas is None:
+        if self._camera is None or self._letterbox is None:
             return False
         try:
-            self._camera.send(self._canvas.fit(image))
+            self._camera.send(self._letterbox.fit(image))
         except (RuntimeError, OSError) as error:
-            raise SinkError(f"stopped taking pictures: {error}", where=self._name) from error
+            raise SinkError(f"the virtual camera no longer accepts images: {error}", where=self._name) from error
         if self._is_paced:
             self._camera.sleep_until_next_frame()
         return True

@@ -174,7 +174,7 @@ def _unwritten(folder: Path) -> list[str]:
     (sink,) = build_sinks(config, plan_outputs(config, opened.info))
     opened.close()
     sink.open(opened.info, SIZE)
-    Path(folder / ".a.png.partial.png").symlink_to("/dev/full")
+    Path(folder / ".a.png.partial").symlink_to("/dev/full")
     sink.write(replace(frame(0), name="a.png"), depth_of(frame(0)), np.zeros((*SIZE, 3), np.uint8))
     with pytest.raises(StreamError, match="No space left"):
         sink.finish()

@@ -1,4 +1,4 @@
-"""Picture sinks: names, pixels, and what is left behind when something fails."""
+"""Image sinks: names, pixels, and what is left when something fails."""
 
 import threading
 from collections.abc import Iterator
@@ -73,23 +73,18 @@ def test_video_frames_are_numbered_and_the_image_buffer_may_be_reused(tmp_path: 
 
 
 @pytest.mark.parametrize(("format", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("png", "PNG")])
-def test_formats_and_quality(tmp_path: Path, format: str, kind: str) -> None:
-    sizes = []
+def test_formats(tmp_path: Path, format: str, kind: str) -> None:
     noisy = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     noisy = np.asarray(Image.fromarray(noisy).resize((256, 256)))
-    for quality in (20, 95):
-        folder = tmp_path / str(quality)
-        sink = ImageSink(folder, format=format, quality=quality)
-        sink.open(INFO, (256, 256))
-        write(sink, noisy, name="a.tiff")
-        sink.finish()
-        sizes.append((folder / f"a.{format}").stat().st_size)
-        with Image.open(folder / f"a.{format}") as read:
-            assert read.format == kind
-            error = np.abs(np.asarray(read.convert("RGB")).astype(int) - noisy).mean()
-        if quality == 95:
-            assert error < 6  # swapped channels would give 50
-    assert (sizes[0] == sizes[1]) == (format == "png")
+    sink = ImageSink(tmp_path, format=format)
+    sink.open(INFO, (256, 256))
+    write(sink, noisy, name="a.tiff")
+    sink.finish()
+    with Image.open(tmp_path / f"a.{format}") as read:
+        assert read.format == kind
+        error = np.abs(np.asarray(read.convert("RGB")).astype(int) - noisy).mean()
+    assert error < 6  # swapped channels would give 50
+    assert (error == 0) == (format == "png")
 
 
 @pytest.mark.parametrize("name", ["one.png", "one.JPG", "one.jpeg", "one.webp"])
@@ -98,7 +93,7 @@ def test_single_picture(tmp_path: Path, name: str) -> None:
     sink = ImageSink(path, format="png")
     sink.open(INFO, SIZE)
     write(sink, picture(), name="a.jpg")
-    with pytest.raises(SinkError, match="one picture"):
+    with pytest.raises(SinkError, match="several frames"):
         write(sink, picture(), name="b.jpg", index=1)
     assert not path.exists()
     sink.finish()
@@ -135,7 +130,7 @@ def test_single_picture_is_not_replaced_unasked(tmp_path: Path) -> None:
     late.open(INFO, SIZE)
     write(late, picture())
     (tmp_path / "two.png").write_bytes(b"mine too")
-    with pytest.raises(SinkError, match="appeared"):
+    with pytest.raises(SinkError, match="created by another program"):
         late.finish()
     assert (tmp_path / "two.png").read_bytes() == b"mine too"
 
@@ -188,7 +183,7 @@ def test_existing_files_of_others_are_not_replaced_unasked(tmp_path: Path) -> No
 
 
 def test_full_disk_surfaces_and_leaves_whole_files_only(tmp_path: Path) -> None:
-    (tmp_path / ".000001.png.partial.png").symlink_to("/dev/full")  # the second temporary file hits a full disk
+    (tmp_path / ".000001.png.partial").symlink_to("/dev/full")  # the second temporary file hits a full disk
     sink = ImageSink(tmp_path)
     sink.open(INFO, SIZE)
     with pytest.raises(SinkError, match="No space left") as caught:  # noqa: PT012 - some later write
@@ -204,7 +199,7 @@ def test_full_disk_surfaces_and_leaves_whole_files_only(tmp_path: Path) -> None:
 
 
 def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path) -> None:
-    (tmp_path / ".000000.png.partial.png").symlink_to("/dev/full")
+    (tmp_path / ".000000.png.partial").symlink_to("/dev/full")
     sink = ImageSink(tmp_path)
     sink.open(INFO, SIZE)
     write(sink, picture())
@@ -214,7 +209,7 @@ def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path) -> None:
 
 
 def test_full_disk_with_a_single_picture_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "one.partial.png").symlink_to("/dev/full")
+    (tmp_path / ".one.partial.png.partial").symlink_to("/dev/full")
     sink = ImageSink(tmp_path / "one.png", overwrite=True)
     sink.open(INFO, SIZE)
     write(sink, picture())
@@ -237,10 +232,9 @@ def test_bad_places(tmp_path: Path) -> None:
         ImageSink(tmp_path / "a.heic")
 
 
-@pytest.mark.parametrize("options", [{"format": "tiff"}, {"quality": 0}, {"quality": 101}])
-def test_bad_options(tmp_path: Path, options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="allowed"):
-        ImageSink(tmp_path, **options)  # type: ignore[arg-type]
+def test_an_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="allowed: png, jpg, webp"):
+        ImageSink(tmp_path, format="tiff")
 
 
 def test_too_large_for_the_format(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of the result files, and what is refused before any work."""
+"""Names of the output files, and what is refused before any work."""
 
 import shutil
 from fractions import Fraction
@@ -36,12 +36,12 @@ def test_stills_keep_stem_and_subfolder() -> None:
     assert stems(arriving, arriving) == ["a", "b.tar", "sub/a", "sub/c", "noext"]
 
 
-def test_foretold_clashes_keep_both_suffixes() -> None:
+def test_clashes_of_known_names_keep_both_suffixes() -> None:
     arriving = ["a.jpg", "a.heic", "b.png", "x/a.jpg"]
     assert stems(arriving, arriving) == ["a.jpg", "a.heic", "b", "x/a"]
 
 
-def test_clash_nobody_foretold_keeps_the_later_suffix() -> None:
+def test_a_clash_of_unknown_names_changes_the_later_one_only() -> None:
     assert stems(["a.jpg", "a.heic", "a.png"]) == ["a", "a.heic", "a.png"]
 
 
@@ -76,11 +76,11 @@ def test_never_the_same_twice(arriving: list[str], known: list[str]) -> None:
 
 
 @given(arriving=st.lists(name, max_size=8, unique=True), order=st.randoms())
-def test_foretold_names_do_not_depend_on_order(arriving: list[str], order: object) -> None:
+def test_known_names_do_not_depend_on_order(arriving: list[str], order: object) -> None:
     shuffled = list(arriving)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     unique = {n.casefold() for n in arriving}
-    if len(unique) == len(arriving):  # names that differ by case alone are numbered as they come
+    if len(unique) == len(arriving):  # names that differ only by case are numbered in order of arrival
         assert dict(zip(arriving, stems(arriving, arriving), strict=True)) == dict(
             zip(shuffled, stems(shuffled, arriving), strict=True)
         )
@@ -111,7 +111,7 @@ def test_output_that_is_an_input_is_never_allowed(tmp_path: Path) -> None:
         check_output(tmp_path / "." / "a.jpg", overwrite=True, inputs=[picture])
     with pytest.raises(OutputError, match="is the input"):
         check_output(tmp_path, overwrite=True, inputs=[tmp_path])
-    with pytest.raises(OutputError, match="holds the input"):
+    with pytest.raises(OutputError, match="contains the input"):
         check_output(tmp_path, overwrite=True, inputs=[picture])
     check_output(tmp_path / "b.jpg", inputs=[picture, tmp_path])
 
@@ -131,7 +131,7 @@ def test_unwritable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_free_space(tmp_path: Path) -> None:
     check_free_space(tmp_path / "not" / "yet", 1, "1 npy file")
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(OutputError, match=r"9 npy files would take about .* TB, but .* are free"):
+    with pytest.raises(OutputError, match=r"9 npy files would take about .* TB, but only .* is free"):
         check_free_space(tmp_path / "out", free + 10**13, "9 npy files")
 
 

@@ -65,7 +65,7 @@ def send(sink: VirtualCameraSink, image: np.ndarray) -> bool:
     return sink.write(frame, depth, image)
 
 
-def test_pictures_arrive_as_they_are_and_odd_sizes_are_padded(device: type[Device]) -> None:
+def test_images_arrive_unchanged_and_odd_sizes_are_padded(device: type[Device]) -> None:
     sink = VirtualCameraSink()
     sink.open(info((5, 7), Fraction(25)), (5, 7))
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
@@ -105,7 +105,7 @@ def test_a_device_that_vanishes_ends_the_run(device: type[Device]) -> None:
     device.opened[0].breaks_after = 1
     image = np.zeros((4, 4, 3), np.uint8)
     assert send(sink, image)
-    with pytest.raises(SinkError, match="stopped taking pictures"):
+    with pytest.raises(SinkError, match="no longer accepts images"):
         send(sink, image)
     sink.keep_partial("gone")
 
