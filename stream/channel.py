@@ -7,7 +7,7 @@ at once. Either way every waiting thread wakes, so no stage can hang on another 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -109,6 +109,14 @@ class Channel(Generic[T]):
             item = self._items.popleft()
             self._changed.notify_all()
             return item
+
+    def __iter__(self) -> Iterator[T]:
+        """Remove and yield items until the channel is closed and drained; raises like `get` after an abort."""
+        while True:
+            try:
+                yield self.get()
+            except Closed:
+                return
 
     @property
     def is_closed(self) -> bool:

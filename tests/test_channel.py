@@ -53,6 +53,19 @@ def test_close_drains_then_ends_and_refuses_new_items() -> None:
         channel.get()
 
 
+def test_iteration_ends_with_the_stream_and_raises_what_it_was_aborted_with() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.put(1)
+    channel.put(2)
+    channel.close()
+    assert list(channel) == [1, 2]
+    aborted: Channel[int] = Channel(1)
+    aborted.put(1)
+    aborted.abort(ValueError("lost"))
+    with pytest.raises(ValueError, match="lost"):
+        next(iter(aborted))
+
+
 def test_get_times_out_and_get_nowait_does_not_wait() -> None:
     channel: Channel[int] = Channel(1)
     assert channel.get_nowait() is None

@@ -1,7 +1,7 @@
-"""Depth maps of different models made comparable: one scale and shift each, and numbers for how well they then agree.
+"""Alignment of depth maps of different models by a scale and a shift, and numbers for how well they agree.
 
-Everything is in disparity (near = large), where relative models are defined up to scale and shift (Ranftl et al. 2019,
-arXiv:1907.01341, section 5). Invariant: nothing here depends on a map's size, and every number is finite.
+All maps are disparities (larger = nearer), in which relative models are defined up to scale and shift (Ranftl et al.
+2019, arXiv:1907.01341, section 5). Invariant: the results do not depend on the size of a map, and are always finite.
 """
 
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ from stream.frames import DepthMap
 from stream.media import cv2
 
 _SAMPLES = 65_536
-"""Pixels that are looked at: 256×256 gives each number to three digits."""
+"""Number of pixels compared: 256×256 is enough for three digits."""
 _NEAR, _FAR = 1.0, 0.1
-"""Disparities that the reference's 99th and 1st percentile stand for, where the reference is relative: as if the
-farthest were ten times as far as the nearest. Without such a choice AbsRel would have no meaning."""
+"""Disparities assigned to the 99th and 1st percentile of a relative reference, as if the farthest point were ten times
+as far as the nearest. AbsRel needs such a choice."""
 _FLOOR = 0.01
-"""Disparities below this are taken as this before they are inverted: 100 times as far as the nearest."""
+"""Lower limit of disparities before they are inverted: 100 times as far as the nearest point."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
-    """`scale · disparity + shift` is closest to the reference, by least squares."""
+class ScaleShift:
+    """The least-squares alignment of a disparity map to a reference: `scale · disparity + shift`."""
 
     scale: float
     shift: float
 
     def apply(self, values: DepthMap) -> DepthMap:
-        """float32 of the same shape."""
+        """Return the aligned map, float32 of the same shape."""
         return np.float32(self.scale) * values + np.float32(self.shift)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How well a map agrees with a reference after it was fitted.
+    """How well a map agrees with a reference after alignment.
 
     Attributes:
         abs_rel: mean of |z − z_ref| / z_ref over depths z = 1 / disparity; 0 is best.
         delta_1_25: share of pixels with max(z / z_ref, z_ref / z) < 1.25; 1 is best.
-        spearman: rank correlation of the disparities, before fitting; 1 is best, negative means opposite polarity.
+        spearman: rank correlation of the disparities, before alignment; 1 is best, negative means opposite polarity.
     """
 
     abs_rel: float
@@ -48,34 +48,34 @@ class Agreement:
     spearman: float
 
 
-def fit(values: DepthMap, reference: DepthMap) -> Fit:
-    """The scale and shift that bring `values` to `reference`; both are disparities of the same picture.
+def fit_scale_shift(values: DepthMap, reference: DepthMap) -> ScaleShift:
+    """Return the scale and shift that align `values` to `reference`.
 
-    A map that is constant, or runs against the reference, gets the scale 0 and the reference's mean.
+    A map that is constant, or negatively correlated with the reference, gets scale 0 and the reference's mean.
 
     Args:
-        values, reference: float32 H×W, sizes may differ.
+        values, reference: float32 H×W disparities of the same image; sizes may differ.
     """
     a, b = _sampled(values, reference)
     variance = a.var()
     scale = float(((a - a.mean()) * (b - b.mean())).mean() / variance) if variance > 0 else 0.0
     scale = max(scale, 0.0)
-    return Fit(scale=scale, shift=float(b.mean() - scale * a.mean()))
+    return ScaleShift(scale=scale, shift=float(b.mean() - scale * a.mean()))
 
 
 def agreement(values: DepthMap, reference: DepthMap, *, is_metric: bool = False) -> Agreement:
-    """How well `values` agree with `reference`.
+    """Measure how well `values` agree with `reference`.
 
     Args:
-        values, reference: float32 H×W disparities of the same picture, sizes may differ.
-        is_metric: the reference is in 1/m; otherwise it is brought to the range 0.1 to 1 first.
+        values, reference: float32 H×W disparities of the same image; sizes may differ.
+        is_metric: the reference is in 1/m; otherwise it is first scaled to the range 0.1 to 1.
     """
     a, b = _sampled(values, reference)
     correlation = _spearman(a, b)
     if not is_metric:
         low, high = np.percentile(b, (1, 99))
         b = _FAR + (b - low) * ((_NEAR - _FAR) / (high - low)) if high > low else np.full_like(b, _NEAR)
-    fitted = fit(a[None].astype(np.float32), b[None].astype(np.float32))
+    fitted = fit_scale_shift(a[None].astype(np.float32), b[None].astype(np.float32))
     z, z_ref = (1 / np.maximum(d, _FLOOR) for d in (fitted.scale * a + fitted.shift, b))
     ratio = np.maximum(z / z_ref, z_ref / z)
     return Agreement(
@@ -86,7 +86,7 @@ def agreement(values: DepthMap, reference: DepthMap, *, is_metric: bool = False)
 
 
 def _sampled(values: DepthMap, reference: DepthMap) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both maps at the same places: the reference's pixels, or as many as are looked at."""
+    """Sample both maps at the same points: the reference's pixels, reduced to at most `_SAMPLES`."""
     height, width = reference.shape
     shrink = min(1.0, (_SAMPLES / (height * width)) ** 0.5)
     size_wh = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -106,7 +106,7 @@ def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing their mean rank."""
+    """Ranks from 1; equal values share their mean rank."""
     _, which, counts = np.unique(x, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[which]

@@ -1,25 +1,30 @@
-"""Several models on the same pictures: labelled sheets, a contact sheet, and numbers for how well they agree.
+"""Several models on the same source: labelled sheets, a contact sheet, and numbers for how well they agree.
 
-Invariant: every picture of the sheet is the same frame, decoded once; models that do not fit into memory together run
-one after the other, and their maps wait on the disk.
+Invariant: all panes of a sheet show the same frame. Models that do not fit into memory together run one after the
+other, and their maps are kept on the disk in between.
 """
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream.capture.base import Source
 from stream.compare.agreement import agreement
-from stream.compare.inference import FromDisk, Together, spooled
+from stream.compare.inference import MultiModelInference, PrecomputedInference, precompute_maps
+from stream.compare.outputs import AgreementSink, ContactSheetSink
 from stream.compare.sheet import MAX_WIDTH_PX, SheetRenderer
 from stream.config import Config
 from stream.errors import ConfigError, OutputError, UsageError
+from stream.files import check_partial
 from stream.frames import ComparedDepth, Depth, DepthKind, SourceInfo, SourceKind
+from stream.jobs.build import build_range, build_video_sink
 from stream.jobs.models import find_weights, load_engine
 from stream.jobs.plan import OutputKind, output_kind
 from stream.jobs.report import Report
@@ -28,8 +33,10 @@ from stream.jobs.source import open_config_source
 from stream.models.spec import ModelSpec
 from stream.notes import Notes, OnNote, collected, note
 from stream.pipeline.runner import Pipeline, ProgressHook, signals
-from stream.render.range import displayed, parse_range
+from stream.render.range import displayed
 from stream.sinks.base import Sink
+from stream.sinks.images import ImageSink
+from stream.sinks.naming import FrameNames, check_output
 
 if TYPE_CHECKING:
     import torch
@@ -41,19 +48,19 @@ CONTACT_SHEET, NUMBERS = "contact_sheet.png", "compare.json"
 _RESERVED = re.compile(r"contact_sheet(_\d+)?|compare", re.IGNORECASE)
 _BYTES_PER_PARAMETER = 4
 _SHARE_OF_MEMORY = 0.5
-"""Of the free memory that all models together may take; the rest is for what they compute."""
+"""Share of the free memory that the weights of all models may take; the rest is for activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model to compare, and a checkpoint file if not the usual one."""
+    """A model to compare, and its weights file if it is not the published one."""
 
     spec: ModelSpec
     weights: Path | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Candidate":
-        """`NAME` or `NAME=FILE`. Raises `UsageError` for an unknown name."""
+        """Parse `NAME` or `NAME=FILE`. Raises `UsageError` for an unknown name."""
         from stream.models import registry
 
         name, _, file = text.partition("=")
@@ -70,12 +77,12 @@ def compare_config(
 ) -> Report:
     """Compare `models` on `config.source`.
 
-    Stills give a folder: a sheet for each picture, `contact_sheet.png` and `compare.json`. A video gives a video of
-    sheets, and its numbers in NAME.json beside it.
+    Images give a folder with a sheet for each image, `contact_sheet.png` and `compare.json`. A video gives a video of
+    sheets, and the numbers in NAME.json in the same folder.
 
     Args:
-        config: as for a run; `model.name`, `model.weights`, `output.save` and `render.layout` do not apply.
-        models: two or more of `NAME` or `NAME=FILE`; the first is the one that the others are fitted to.
+        config: as for a run; `model.name`, `model.weights`, `output.save` and `render.layout` have no effect.
+        models: two or more of `NAME` or `NAME=FILE`; the others are aligned to the first.
         on_progress, on_note, on_download: as for `run_config`.
 
     Raises:
@@ -90,9 +97,9 @@ def compare_config(
         if source.info.is_live:
             raise UsageError("a live source cannot be compared", where=source.info.name, hint="record it first")
         output = config.output.path or _default_output(source.info)
-        kind = _checked_kind(output, source.info)
+        kind = _output_kind(output, source.info)
         sinks = _sinks(config, source, output, kind, names)
-        device, threads = _checked_device(config, candidates)
+        device, threads = _device_and_threads(config, candidates)
 
         def load(candidate: Candidate) -> "Engine":
             wanted = _config_of(config, candidate, threads)
@@ -102,28 +109,25 @@ def compare_config(
             unless_running.callback(engine.close)
             return engine
 
-        is_still = source.info.kind is SourceKind.STILLS
         renderer = SheetRenderer(
             names,
             colormap=config.render.colormap,
-            range_policy=parse_range(
-                config.render.range or ("frame" if is_still else "ema"), kind=candidates[0].spec.output
-            ),
+            range_policy=build_range(config, source.info, candidates[0].spec.output),
             max_width=MAX_WIDTH_PX if kind is OutputKind.VIDEO else None,
         )
-        with signals(_raise_interrupt):  # a terminated program removes its temporary files too
-            if _fit_together(candidates, device):
+        with signals(_raise_interrupt):  # so that a terminated program removes its temporary files too
+            if _fit_into_memory(candidates, device):
                 engines = [keep(load(candidate)) for candidate in candidates]
-                inference: Together = Together(engines)
+                inference = MultiModelInference(engines)
             else:
-                note("the models do not fit into memory together: they run one after the other")
-                for candidate in candidates:  # a missing file is found, or fetched, before hours of work
+                note("the models do not fit into memory together; running them one after the other")
+                for candidate in candidates:  # find or download all weights before hours of work
                     find_weights(_config_of(config, candidate, threads), on_download=on_download)
-                by_name = {candidate.spec.name: candidate for candidate in candidates}
-                others = [candidate.spec for candidate in candidates[1:]]
-                folders = spooled(config, source.info, others, lambda s: load(by_name[s.name]), renderer, resources)
+                folder = tempfile.TemporaryDirectory(prefix="depthstream-compare-", ignore_cleanup_errors=True)
+                loaders = {candidate.spec.name: partial(load, candidate) for candidate in candidates[1:]}
+                folders = precompute_maps(config, source.info, loaders, renderer, Path(resources.enter_context(folder)))
                 engines = [keep(load(candidates[0]))]
-                inference = FromDisk(engines, folders)
+                inference = PrecomputedInference(engines[0], folders)
         pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
         unless_running.pop_all()
         return supervise(pipeline, engines, config, started=started, notes=notes, model=" | ".join(names))
@@ -136,7 +140,7 @@ def _raise_interrupt() -> None:
 def _candidates(models: Sequence[str]) -> list[Candidate]:
     found = [Candidate.parse(text) for text in models]
     if len(found) < 2:
-        raise UsageError("a comparison needs two models or more", where="-m", hint="-m starter -m dav2-small, say")
+        raise UsageError("a comparison needs two models or more", where="-m", hint="e.g. -m starter -m dav2-small")
     if len({candidate.spec.name for candidate in found}) < len(found):
         raise UsageError("the same model is named twice", where="-m")
     return found
@@ -148,11 +152,11 @@ def _config_of(config: Config, candidate: Candidate, threads: int) -> Config:
     return config.model_copy(update={"model": model, "inference": inference})
 
 
-def _checked_device(config: Config, candidates: Sequence[Candidate]) -> tuple["torch.device", int]:
-    """Where the models run, and on how many threads: as many as the heaviest would take by itself.
+def _device_and_threads(config: Config, candidates: Sequence[Candidate]) -> tuple["torch.device", int]:
+    """The device that the models run on, and the number of threads: as many as the largest model would use alone.
 
     Raises:
-        UsageError: device, precision or input size are not possible for one of them.
+        UsageError: a model does not support the device, precision or input size.
     """
     from stream.infer.device import resolve_device, resolve_precision, resolve_threads
     from stream.infer.geometry import network_size
@@ -176,28 +180,22 @@ def _default_output(info: SourceInfo) -> Path:
     return Path(f"{Path(info.name).stem}_compare.mp4")
 
 
-def _checked_kind(output: Path, info: SourceInfo) -> OutputKind:
-    from stream.sinks.naming import FrameNames
-
+def _output_kind(output: Path, info: SourceInfo) -> OutputKind:
+    """The kind of output for this source. Raises `ConfigError` if `output` or an input name does not fit."""
     kind = output_kind(output)
     stills = info.kind is SourceKind.STILLS
     if stills and kind is not OutputKind.FOLDER:
-        raise ConfigError("pictures are compared in a folder", where=str(output), hint="name a folder with -o")
+        raise ConfigError("a comparison of images is a folder", where=str(output), hint="name a folder with -o")
     if not stills and kind is not OutputKind.VIDEO:
-        raise ConfigError("a video is compared in a video", where=str(output), hint="name a video (.mp4) with -o")
+        raise ConfigError("a comparison of videos is a video", where=str(output), hint="name a video (.mp4) with -o")
     names = FrameNames(info.names)
     if taken := sorted(name for name in info.names if _RESERVED.fullmatch(names.stem_of(name, 0))):
-        raise ConfigError(f"{taken[0]} would be mistaken for the contact sheet", where=info.name, hint="rename it")
+        what = f"the output of {taken[0]} would have the name of the contact sheet or the numbers"
+        raise ConfigError(what, where=info.name, hint="rename the input")
     return kind
 
 
 def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names: Sequence[str]) -> list[Sink]:
-    from stream.compare.outputs import AgreementSink, ContactSheetSink
-    from stream.files import check_partial
-    from stream.sinks.images import ImageSink
-    from stream.sinks.naming import check_output
-    from stream.sinks.video import AudioPolicy, VideoSink
-
     overwrite = config.output.overwrite
     info = source.info
     check_output(output, overwrite=overwrite, inputs=[Path(info.name), *info.files])
@@ -210,15 +208,7 @@ def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names
     heading = {"source": info.name, "models": list(names), "definitions": _DEFINITIONS}
     if kind is OutputKind.VIDEO:
         check_partial(output, overwrite=overwrite)
-        video = VideoSink(
-            output,
-            codec=config.output.codec,
-            crf=config.output.crf,
-            preset=config.output.preset,
-            audio=AudioPolicy.KEEP if config.output.audio else AudioPolicy.NONE,
-            overwrite=overwrite,
-            audio_to_source_end=config.capture.max_frames is None,
-        )
+        video = build_video_sink(config, output)
         check_output(numbers, overwrite=overwrite, inputs=info.files)
         check_partial(numbers, overwrite=overwrite)
         return [video, AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite)]
@@ -231,12 +221,12 @@ def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names
 
 
 _DEFINITIONS = {
-    "A | B": "B is fitted to A (the reference) by a scale and a shift in disparity, least squares",
+    "A | B": "B is aligned to A (the reference) by a least-squares scale and shift in disparity",
     "abs_rel": "mean |z_B - z_A| / z_A, z = 1/disparity; 0 is best",
     "delta_1_25": "share of pixels with max(z_A/z_B, z_B/z_A) < 1.25; 1 is best",
-    "spearman": "rank correlation of the disparities; 1 is best, negative: opposite polarity",
-    "relative references": "their 1st and 99th percentile of disparity count as 0.1 and 1, so numbers compare pairs of "
-    "models, not with benchmarks",
+    "spearman": "rank correlation of the disparities; 1 is best, negative means opposite polarity",
+    "relative references": "their 1st and 99th percentile of disparity are set to 0.1 and 1, so the numbers compare "
+    "pairs of models with each other, not with benchmarks",
 }
 
 
@@ -253,7 +243,7 @@ def _measure(names: Sequence[str]) -> Callable[[Depth], dict[str, Any]]:
     return measure
 
 
-def _fit_together(candidates: Sequence[Candidate], device: "torch.device") -> bool:
+def _fit_into_memory(candidates: Sequence[Candidate], device: "torch.device") -> bool:
     from stream.infer.device import free_memory_bytes
 
     free = free_memory_bytes(device)

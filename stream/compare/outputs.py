@@ -1,11 +1,9 @@
-"""What a comparison leaves besides its sheets: one contact sheet of all pictures, and numbers in `compare.json`.
+"""The other outputs of a comparison, besides its sheets: a contact sheet of all images, and numbers in `compare.json`.
 
-Invariant: both appear complete, when the run ends; after an interrupted run they are partial files of what was done.
+Invariant: both are written when the run ends; after an interrupted run, what was done is in partial files.
 """
 
-import contextlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stream.errors import SinkError
-from stream.files import partial_path
+from stream.files import as_sink_error, partial_path, write_file
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import cv2
 from stream.sinks.naming import check_output
@@ -24,14 +22,14 @@ _ROW_WIDTH = 1600
 _MAX_ROW_HEIGHT = 400
 _CAPTION_PX = 24
 _ROWS_PER_PAGE = 60
-"""25,440 pixels high at most: what viewers still open."""
+"""At most 25,440 pixels high, which viewers can still open."""
 
 Measure = Callable[[Depth], Mapping[str, Any]]
-"""The numbers of one result, ready for JSON."""
+"""Returns the numbers of one result, ready for JSON."""
 
 
-class _Summary(ABC):
-    """A sink that only collects, and writes its files at the end."""
+class _CollectingSink(ABC):
+    """Collects results and writes its files at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self.path, self._overwrite = path, overwrite
@@ -39,29 +37,29 @@ class _Summary(ABC):
 
     @property
     def is_lossless(self) -> bool:
-        """True: every result counts."""
+        """True: every result is included."""
         return True
 
     @property
     def outputs(self) -> list[str]:
-        """What has been written."""
+        """The files written so far."""
         return [str(path) for path in self._written]
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - any source
-        """Raises `OutputError` where the file exists and may not be replaced."""
+        """Raise `OutputError` if the file exists and may not be replaced."""
         check_output(self.path, overwrite=self._overwrite)
 
     def finish(self) -> None:
-        """Write. Raises `SinkError`."""
+        """Write the files. Raises `SinkError`."""
         self._save()
 
-    def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - what was done is as good as all
-        """Write what there is, as NAME.partial.EXT. Raises `SinkError`."""
+    def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - the report names it
+        """Write what was collected as NAME.partial.EXT. Raises `SinkError`."""
         self.path = partial_path(self.path)
         self._save()
 
-    def abort(self, error: BaseException) -> None:  # noqa: ARG002 - nothing is to be kept
-        """Nothing was written: forget what was collected."""
+    def abort(self, error: BaseException) -> None:  # noqa: ARG002 - the pipeline reports it
+        """Discard what was collected."""
         self._written.clear()
 
     @abstractmethod
@@ -69,20 +67,14 @@ class _Summary(ABC):
         """Write the files."""
 
     def _write(self, path: Path, content: bytes) -> None:
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
+        with as_sink_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise SinkError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+            write_file(path, content)
         self._written.append(path)
 
 
-class ContactSheetSink(_Summary):
-    """All sheets of a run, small, below one another with their names; further pages are NAME_2.png and so on."""
+class ContactSheetSink(_CollectingSink):
+    """Writes all sheets of a run, reduced and one below the other, with their names; more pages are NAME_2.png, …"""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
@@ -90,7 +82,7 @@ class ContactSheetSink(_Summary):
         self._pages = 0
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the sheet only
-        """Keep a small copy. Always True."""
+        """Add a reduced copy of the sheet. Always True."""
         height, width = image.shape[:2]
         scale = min(_ROW_WIDTH / width, _MAX_ROW_HEIGHT / height)
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
@@ -116,12 +108,12 @@ class ContactSheetSink(_Summary):
         self._write(self.path.with_name(f"{self.path.stem}{suffix}{self.path.suffix}"), data.tobytes())
 
 
-class AgreementSink(_Summary):
-    """`compare.json`: the numbers of every picture and pair of models, and their means.
+class AgreementSink(_CollectingSink):
+    """Writes `compare.json`: the numbers of every frame and pair of models, and their means.
 
     Args:
-        heading: what stands at the top: models, definitions.
-        measure: gives {"A | B": {"abs_rel": …}} for each result.
+        heading: the first entries: source, models, definitions.
+        measure: returns {"A | B": {"abs_rel": …}} for one result.
     """
 
     def __init__(self, path: Path, *, heading: Mapping[str, Any], measure: Measure, overwrite: bool = False) -> None:
@@ -130,7 +122,7 @@ class AgreementSink(_Summary):
         self._results: list[dict[str, Any]] = []
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - numbers only
-        """Measure. Always True."""
+        """Add the numbers of one result. Always True."""
         name = {"name": frame.name} if frame.name else {"frame": frame.index, "time_s": frame.time_s}
         self._results.append({**name, "pairs": dict(self._measure(depth))})
         return True

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from stream.config import Config
 from stream.errors import ConfigError, UsageError
-from stream.frames import DepthKind, SourceKind
+from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.jobs.plan import OutputKind, OutputPlan, suffixes_by_folder
 from stream.notes import announce, note
 from stream.sinks.base import Sink
 
 if TYPE_CHECKING:
     from stream.live.preview import Models, Preview
+    from stream.render.range import RangePolicy
     from stream.render.renderer import Renderer
+    from stream.sinks.video import VideoSink
 
 
 def build_renderer(config: Config, plan: OutputPlan, output: DepthKind) -> "Renderer":
@@ -29,16 +31,46 @@ def build_renderer(config: Config, plan: OutputPlan, output: DepthKind) -> "Rend
         UsageError: unknown colormap, or a range that is none.
     """
     from stream.render.layout import Layout
-    from stream.render.range import parse_range
     from stream.render.renderer import Renderer
 
-    stills = plan.info.kind is SourceKind.STILLS
     only_preview = plan.preview and plan.path is None
     return Renderer(
         layout=Layout(config.render.layout or ("side" if only_preview else "depth")),
         colormap=config.render.colormap,
-        range_policy=parse_range(config.render.range or ("frame" if stills else "ema"), kind=output),
+        range_policy=build_range(config, plan.info, output),
         alpha=config.render.alpha,
+    )
+
+
+def build_range(config: Config, info: SourceInfo, output: DepthKind) -> "RangePolicy":
+    """The range policy for this run; by default each image has its own range, and a video a smoothed one.
+
+    Raises:
+        UsageError: not a range.
+    """
+    from stream.render.range import parse_range
+
+    default = "frame" if info.kind is SourceKind.STILLS else "ema"
+    return parse_range(config.render.range or default, kind=output)
+
+
+def build_video_sink(config: Config, path: Path) -> "VideoSink":
+    """The sink of a video output, not yet open.
+
+    Raises:
+        UsageError: the suffix, the encoder or an option is unknown, or they do not fit together.
+    """
+    from stream.sinks.video import AudioPolicy, VideoSink
+
+    output = config.output
+    return VideoSink(
+        path,
+        codec=output.codec,
+        crf=output.crf,
+        preset=output.preset,
+        audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
+        overwrite=output.overwrite,
+        audio_to_source_end=config.capture.max_frames is None,
     )
 
 
@@ -52,19 +84,7 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
     names = plan.info.names
     suffixes = suffixes_by_folder(config, plan)
     if plan.kind is OutputKind.VIDEO and plan.path is not None:
-        from stream.sinks.video import AudioPolicy, VideoSink
-
-        sinks.append(
-            VideoSink(
-                plan.path,
-                codec=output.codec,
-                crf=output.crf,
-                preset=output.preset,
-                audio=AudioPolicy.KEEP if output.audio else AudioPolicy.NONE,
-                overwrite=output.overwrite,
-                audio_to_source_end=config.capture.max_frames is None,
-            )
-        )
+        sinks.append(build_video_sink(config, plan.path))
     elif plan.path is not None and (plan.kind is OutputKind.PICTURE or output.picture != "none"):
         from stream.sinks.images import ImageSink
 

@@ -55,7 +55,7 @@ CONTAINERS: Mapping[str, Container] = {
         has_exact_ticks=False,
     ),
 }
-"""By suffix. AVI is missing because it has no timestamps, so the source's pts would be lost; GIF has only 256 colours."""
+"""By suffix. AVI is missing because it has no timestamps and would lose the source's pts; GIF has only 256 colours."""
 
 UNWRITTEN_SUFFIXES = frozenset(
     {".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}

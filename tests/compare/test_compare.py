@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from stream.cli.main import invoke
-from stream.compare import inference as multi_inference
-from stream.compare import job as compare
-from stream.compare.agreement import agreement, fit
+from stream.compare import inference, job
+from stream.compare.agreement import agreement, fit_scale_shift
 from stream.compare.outputs import AgreementSink, ContactSheetSink
 from stream.compare.sheet import GAP_PX, MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer
 from stream.errors import SinkError
@@ -45,28 +44,36 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, used by no other process."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 def wavy(height: int = 60, width: int = 80) -> np.ndarray[Any, np.dtype[np.float32]]:
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return (np.sin(x / 9) + y / height + 2).astype(np.float32)
 
 
-def test_a_fit_undoes_a_scale_and_a_shift_whatever_the_sizes() -> None:
+def test_alignment_undoes_a_scale_and_a_shift_whatever_the_sizes() -> None:
     values = wavy()
-    found = fit(values, 3 * values + 7)
+    found = fit_scale_shift(values, 3 * values + 7)
     assert (found.scale, found.shift) == (pytest.approx(3, rel=1e-4), pytest.approx(7, rel=1e-4))
     np.testing.assert_allclose(found.apply(values), 3 * values + 7, rtol=1e-4)
     large = np.asarray(Image.fromarray(3 * values + 7).resize((320, 240), Image.Resampling.BILINEAR), np.float32)
-    assert fit(values, large).scale == pytest.approx(3, rel=0.03)
+    assert fit_scale_shift(values, large).scale == pytest.approx(3, rel=0.03)
 
 
-def test_what_runs_against_the_reference_or_is_constant_gets_its_mean() -> None:
+def test_a_map_that_is_constant_or_negatively_correlated_gets_the_mean_of_the_reference() -> None:
     values = wavy()
     for other in (-values, np.full_like(values, 4)):
-        found = fit(other, values)
+        found = fit_scale_shift(other, values)
         assert (found.scale, found.shift) == (0, pytest.approx(values.mean(), rel=1e-5))
 
 
-def test_agreement_is_perfect_up_to_scale_and_shift_and_tells_opposites() -> None:
+def test_agreement_is_perfect_up_to_scale_and_shift_and_negative_for_opposites() -> None:
     values = wavy()
     same = agreement(5 * values - 3, values)
     assert same.abs_rel == pytest.approx(0, abs=1e-5)
@@ -175,14 +182,15 @@ def test_photos_give_sheets_a_contact_sheet_and_numbers(small_weights: Path) -> 
     assert report["skipped"][0]["name"] == "broken.jpg"
 
 
-def test_models_that_do_not_fit_together_give_the_same(small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_together_give_the_same(
+    small_weights: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos()
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]
     assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
     assert invoke(["compare", "photos", *models, "-o", "apart"]) == 3
-    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert list(temporary.iterdir()) == []
     for name in ("a.png", "b.png", "contact_sheet.png"):  # the number of torch's threads may change the last bit
         np.testing.assert_allclose(pixels(f"apart/{name}"), pixels(f"together/{name}"), atol=1)
     apart, together = (json.loads(Path(folder, "compare.json").read_text()) for folder in ("apart", "together"))
@@ -209,10 +217,10 @@ def test_a_video_gives_a_video_with_its_times(small_weights: Path, tmp_path: Pat
         (["photos", "-m", "starter", "-m", "STARTER"], "named twice"),
         (["photos", "-m", "starter", "-m", "nonsense"], "unknown model"),
         (["photos", "-m", "starter", "-m", f"{SMALL}=nowhere.pt"], "no such weights file"),
-        (["photos", "-m", "starter", "-m", SMALL, "-o", "x.mp4"], "compared in a folder"),
+        (["photos", "-m", "starter", "-m", SMALL, "-o", "x.mp4"], "comparison of images is a folder"),
         (["photos", "-m", "starter", "-m", SMALL, "-o", "photos", "--overwrite"], "input"),
         (["pattern:testsrc2", "-m", "starter", "-m", SMALL], "live source"),
-        (["contact", "-m", "starter", "-m", SMALL], "mistaken for the contact sheet"),
+        (["contact", "-m", "starter", "-m", SMALL], "name of the contact sheet"),
         (["photos"], "--model"),
     ],
 )
@@ -231,8 +239,8 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
 
 
 def test_names_are_catalog_names() -> None:
-    assert compare.Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
-    assert compare._candidates(["dav2-small", "starter"])[0].spec is registry.find("dav2-small")
+    assert job.Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
+    assert job._candidates(["dav2-small", "starter"])[0].spec is registry.find("dav2-small")
 
 
 def test_what_is_needed_is_checked_before_the_first_model_runs(
@@ -240,7 +248,7 @@ def test_what_is_needed_is_checked_before_the_first_model_runs(
 ) -> None:
     photos()
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    monkeypatch.setattr(compare, "spooled", lambda *_args: pytest.fail("a model was run"))
+    monkeypatch.setattr(job, "precompute_maps", lambda *_args: pytest.fail("a model was run"))
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
     assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
     assert "dpt_levit_224.pt are not here" in capsys.readouterr().err
@@ -250,8 +258,8 @@ def test_what_is_needed_is_checked_before_the_first_model_runs(
     assert "is an output of this run" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_full_disk_while_maps_wait_is_an_error_that_cleans_up(
-    small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_while_maps_are_stored_is_an_error_that_cleans_up(
+    small_weights: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos()
 
@@ -259,15 +267,14 @@ def test_a_full_disk_while_maps_wait_is_an_error_that_cleans_up(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    monkeypatch.setattr(multi_inference.np, "savez", full)
-    before = set(Path(tempfile.gettempdir()).glob("depthstream-compare-*"))
+    monkeypatch.setattr(inference.np, "savez", full)
     assert invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert set(Path(tempfile.gettempdir()).glob("depthstream-compare-*")) == before
+    assert list(temporary.iterdir()) == []
     assert not Path("photos_compare").exists()
 
 
-def test_a_picture_that_one_model_refuses_is_named_with_the_model_and_the_reason(
+def test_an_image_that_one_model_rejects_is_named_with_the_model_and_the_reason(
     small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos()

@@ -102,9 +102,9 @@ def read(path: Path) -> Media:
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         tick, duration = video.time_base, video.duration
-        sound = next(iter(container.streams.audio), None)
-        codec = None if sound is None else sound.codec_context.codec.canonical_name
-        audio_duration = None if sound is None or sound.duration is None else sound.duration * sound.time_base
+        track = next(iter(container.streams.audio), None)
+        codec = None if track is None else track.codec_context.codec.canonical_name
+        audio_duration = None if track is None or track.duration is None else track.duration * track.time_base
         total = Fraction(container.duration, av.time_base)
         dts: list[int] = []
         audio: list[tuple[Fraction, bytes]] = []
@@ -144,7 +144,7 @@ def make_source(
     options = {"movie_timescale": str(math.lcm(tick.denominator, rate)), "video_track_timescale": str(tick.denominator)}
     with av.open(str(path), "w", container_options=options if path.suffix in (".mp4", ".mov") else {}) as out:
         video = out.add_stream("libx264", rate=30, width=64, height=48, time_base=tick, options={"bf": "0"})
-        sound = out.add_stream(audio_codec, rate=rate, layout="stereo")
+        track = out.add_stream(audio_codec, rate=rate, layout="stereo")
         for index, time in enumerate(pts):
             frame = av.VideoFrame.from_ndarray(moving_image(index))
             frame.pts, frame.time_base = time, tick
@@ -161,8 +161,8 @@ def make_source(
             wave = np.sin(np.arange(offset, offset + 1024) * 0.05).astype(np.float32) * 0.3
             block = av.AudioFrame.from_ndarray(np.stack([wave, wave]), format="fltp", layout="stereo")
             block.sample_rate, block.pts, block.time_base = rate, start + offset, Fraction(1, rate)
-            out.mux(sound.encode(block))
-        out.mux(sound.encode(None))
+            out.mux(track.encode(block))
+        out.mux(track.encode(None))
     return path
 
 
@@ -258,7 +258,7 @@ class FakePacket:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_packet_times_add_up(seed: int) -> None:
-    """An encoder with two frames of delay, any frame times: the decode deltas add up to the end of the video or beyond."""
+    """An encoder with two frames of delay, any frame times: the decode deltas reach the end of the video."""
     rng = np.random.default_rng(seed)
     pts = [int(t) for t in np.cumsum(rng.integers(1, 1000, rng.integers(3, 30)))]
     last = int(rng.integers(1, 5000))
