@@ -212,9 +212,9 @@ def _sinks(config: Config, source: Source, output: Path, kind: OutputKind, names
         check_output(numbers, overwrite=overwrite, inputs=info.files)
         check_partial(numbers, overwrite=overwrite)
         return [video, AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite)]
-    picture = "png" if config.output.picture == "none" else config.output.picture
+    image_format = "png" if config.output.picture == "none" else config.output.picture
     return [
-        ImageSink(output, format=picture, overwrite=overwrite, names=info.names),
+        ImageSink(output, format=image_format, overwrite=overwrite, names=info.names),
         ContactSheetSink(output / CONTACT_SHEET, overwrite=overwrite),
         AgreementSink(numbers, heading=heading, measure=_measure(names), overwrite=overwrite),
     ]

@@ -122,9 +122,9 @@ def read_png16(path: Path) -> DepthMap:
         SourceError: the file is not a 16-bit PNG with the range in its text chunks.
     """
     try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {})
-            codes = np.asarray(picture)
+        with Image.open(path) as image:
+            text = getattr(image, "text", {})
+            codes = np.asarray(image)
         low, high = float(text[KEY_MIN]), float(text[KEY_MAX])
     except (OSError, KeyError, ValueError) as error:
         raise SourceError(
