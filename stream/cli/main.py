@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -54,6 +55,8 @@ for _command in (run, demo, compare, models, cameras, bench, probe):
 
 def main() -> NoReturn:
     """Entry point: every error becomes one line on stderr and the right exit code."""
+    # Pillow warns about damaged metadata, which no depth map depends on. The filters are ours to set in this process.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     code = invoke(sys.argv[1:])
     if any(thread.name.startswith("depthstream-") for thread in threading.enumerate()):
         # Stuck in a driver, a network call or a large model, and said so: Python would wait for it.

@@ -94,10 +94,10 @@ def test_texts_that_mean_nothing(text: str, said: str) -> None:
         parse_source(text)
 
 
-def test_the_network_source_knows_every_scheme() -> None:
-    from stream.capture.video import network
+def test_every_scheme_is_live_or_http() -> None:
+    from stream.capture.video.network import LIVE_SCHEMES
 
-    assert {scheme.removeprefix("hls+") for scheme in SCHEMES} == set(network.SCHEMES)
+    assert {scheme.removeprefix("hls+") for scheme in SCHEMES} == LIVE_SCHEMES | {"http", "https", "hls"}
 
 
 def taken(text: str, **options: object) -> tuple[Source, int]:

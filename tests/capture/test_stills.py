@@ -1,5 +1,7 @@
 """Still pictures: every format upright and in sRGB, found in the right order, delivered in order, failures named."""
 
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import closing
@@ -12,7 +14,6 @@ from PIL import Image, ImageCms
 
 from stream.capture.stills.animation import AnimatedSource
 from stream.capture.stills.find import find_pictures, natural_key
-from stream.capture.stills.orientation import exif_orientation
 from stream.capture.stills.picture import is_picture, open_picture, read_picture
 from stream.capture.stills.source import ImagesSource
 from stream.errors import SourceError, SourceNotFoundError
@@ -242,12 +243,40 @@ def test_a_multi_picture_jpeg_gives_its_photograph(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_picture(path), np.asarray(image))
 
 
-def test_exif_that_is_damaged_means_upright() -> None:
-    block = files.exif(6)
-    assert exif_orientation(block) == 6
-    assert exif_orientation(block.removeprefix(b"Exif\0\0")) == 6
-    for damaged in (b"", b"Exif\0\0", block[:14], block[:18], b"Exif\0\0II*\0\xff\xff\xff\xff", files.exif(77)):
-        assert exif_orientation(damaged) == 1
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_exif_block_means_upright(tmp_path: Path) -> None:
+    scene, block = files.scene(), files.exif(6)
+    for damaged in (b"Exif\0\0", block[:14], block[:18], b"Exif\0\0II*\0\xff\xff\xff\xff", files.exif(77)):
+        path = files.save(tmp_path / "a.jpg", scene, exif=damaged, quality=100, subsampling=0)
+        with open_picture(path) as picture:
+            assert picture.size_hw == scene.shape[:2]
+        assert difference(read_picture(path), scene) <= 8
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_damaged_tag_warns_and_the_orientation_is_kept(tmp_path: Path, suffix: str) -> None:
+    scene = files.scene()
+    options = {"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}
+    path = files.save(tmp_path / f"a{suffix}", files.stored(scene, 6), exif=files.exif_with_damaged_tag(6), **options)
+    with pytest.warns(UserWarning, match="Truncated"):
+        assert difference(read_picture(path), scene) <= 8
+
+
+def test_warnings_as_errors_skip_a_picture_and_name_the_warning(tmp_path: Path) -> None:
+    """A host program may turn warnings into errors, as pytest does here; reading leaves its filters alone."""
+    scene, filters = files.scene(), list(warnings.filters)
+    bad = files.save(tmp_path / "a.jpg", scene, exif=files.exif_with_damaged_tag(1))
+    source = ImagesSource([bad, files.save(tmp_path / "b.jpg", scene)], name="folder")
+    assert [frame.name for frame in source] == ["b.jpg"]
+    assert "Truncated" in source.log.skipped[0].reason
+    assert warnings.filters == filters
+
+
+def test_the_command_prints_no_warning_of_pillow(tmp_path: Path) -> None:
+    path = files.save(tmp_path / "a.jpg", files.scene(), exif=files.exif_with_damaged_tag(1))
+    command = [sys.executable, "-m", "stream", "probe", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- bad pictures --------------------------------------------------------------------------------------------------
@@ -264,7 +293,9 @@ def test_exif_that_is_damaged_means_upright() -> None:
         (files.jpeg_bytes(files.scene(200, 200))[:900], "cannot be decoded"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "no picture"),
         (b"\0\0\0\x18ftypheic" + bytes(60), "cannot be decoded"),
-        (b"II*\0\xff\xff\xff\x7f" + bytes(60), "TIFF"),
+        pytest.param(
+            b"II*\0\xff\xff\xff\x7f" + bytes(60), "TIFF", marks=pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+        ),
     ],
     ids=["empty", "text", "mp4", "mkv", "lfs", "truncated", "png-head", "heic-head", "tiff-head"],
 )

@@ -33,6 +33,12 @@ def exif(orientation: int) -> bytes:
     return block.tobytes()
 
 
+def exif_with_damaged_tag(orientation: int) -> bytes:
+    """An EXIF block with an orientation and, after it, a Software tag that points beyond the end of the block."""
+    entries = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(">HHII", 0x0131, 2, 20, 90)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)
+
+
 STORED_FROM_UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],

@@ -4,8 +4,8 @@ Invariant: a plain 8-bit RGB file comes out exactly as Pillow decodes it; everyt
 and what could not be honoured is said in the notes.
 """
 
+import struct
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from pillow_heif import HeifImageFile
 
 from stream.capture.stills import colour
-from stream.capture.stills.orientation import exif_orientation, upright
 from stream.errors import SourceError
 from stream.frames import RgbImage
 from stream.media import cv2
@@ -35,6 +34,16 @@ _PILLOW_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "PPM")
 _PREFIX_BYTES = 64
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF 2.32, tag 0x0112: what makes an image of that orientation upright; 1 is upright already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +127,10 @@ class Picture:
         if self._image is None:
             return Decoded(rgb=_opencv_tiff(self._stream, notes), notes=tuple(notes))
         self._image.load()
-        image = upright(colour.to_srgb(self._image, notes), _orientation(self._image))
+        image = colour.to_srgb(self._image, notes)
+        turn = _TRANSPOSE.get(_orientation(self._image))
+        if turn is not None:
+            image = image.transpose(turn)
         duration_ms = round(float(self._image.info.get("duration", 0))) or 100
         return Decoded(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
 
@@ -200,7 +212,13 @@ def _orientation(image: ImageFile) -> int:
     exif = image.info.get("exif")
     if image.format in ("TIFF", "HEIF") or not isinstance(exif, bytes):
         return 1
-    return exif_orientation(exif)
+    block = Image.Exif()
+    try:
+        block.load(exif)
+        orientation = block.get(ExifTags.Base.Orientation)
+    except (SyntaxError, struct.error, LookupError, TypeError, ValueError):  # a damaged block
+        return 1
+    return orientation if orientation in _TRANSPOSE else 1
 
 
 def _pack(image: Image.Image) -> RgbImage:
@@ -291,12 +309,10 @@ _limit_saved: int | None = None
 def _pillow_limit_lifted() -> Iterator[None]:
     """Suspend Pillow's own limit, which cannot be set per call, and put it back as soon as nobody here decodes.
 
-    It would warn at 89 megapixels and refuse 179; `max_pixels` is checked from the header instead. Its warnings about
-    damaged metadata are of no use to a reader of pixels.
+    It warns at 89 megapixels and refuses 179; `max_pixels` is checked from the header instead.
     """
     global _limit_users, _limit_saved
     with _limit_lock:
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         if _limit_users == 0:
             _limit_saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _limit_users += 1

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"})
-SCHEMES = LIVE_SCHEMES | {"http", "https", "hls"}
 _CAMERA_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "srt"})
 _NO_BUFFERING = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
 """`nobuffer` throws away what was read while probing, so it is for what is live by nature: not for a short file that
