@@ -219,6 +219,7 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
         max_frames=options.max_frames,
         max_pixels=options.max_pixels,
         ignored=found.ignored,
+        ignored_because=found.ignored_because,
     )
 
 

@@ -221,14 +221,15 @@ def test_files_that_cannot_be_used(there: Path) -> None:
     assert refusal("empty.mp4") == (1, "empty.mp4: the file is empty")
     code, line = refusal("renamed.jpg")
     assert code == 1
-    assert line.startswith("renamed.jpg: holds a video, not a picture")
-    assert refusal("text.png")[1].startswith("text.png: holds no picture that can be read (allowed: JPEG")
+    assert line.startswith("renamed.jpg: this is a video, not an image")
+    assert line.endswith("; correct its suffix")
+    assert refusal("text.png")[1].startswith("text.png: this is not an image in a supported format (allowed: JPEG")
     code, line = refusal("broken.jpg")
     assert code == 1
     assert line.startswith("broken.jpg: cannot be decoded")
     code, line = refusal("nothing")
     assert code == 2
-    assert line.startswith("nothing: no pictures, 1 other file (allowed: .apng")
+    assert line.startswith("nothing: no images, 1 other file (allowed: .apng")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")

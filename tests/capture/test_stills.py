@@ -204,14 +204,14 @@ def test_a_profile_on_a_gray_picture_of_its_own_or_another_space(tmp_path: Path)
     inks = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     decoded = open_picture(files.save(tmp_path / "a.tif", inks, icc_profile=files.icc_profile())).decode()
     assert decoded.rgb[0, 0].tolist() == [0, 255, 255]
-    assert decoded.notes == ("a colour profile for RGB on a CMYK picture ignored",)
+    assert decoded.notes == ("the colour profile is for RGB but the image is CMYK; the profile is ignored",)
 
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (13, "")])
 def test_an_hdr_heic_is_announced(tmp_path: Path, transfer: int, name: str) -> None:
     path = files.save_heic(tmp_path / "a.hif", files.scene(), transfer_characteristics=transfer)
     notes = open_picture(path).decode().notes
-    assert notes == ((f"{name} (HDR) picture shown without tone mapping",) if name else ())
+    assert notes == ((f"{name} (HDR) image is not tone-mapped",) if name else ())
 
 
 @pytest.mark.parametrize("damage", [b"no profile at all", files.icc_profile()[:200], bytes(400)])
@@ -286,12 +286,12 @@ def test_the_command_prints_no_warning_of_pillow(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"", "empty"),
-        (b"hello, this is text", "no picture"),
+        (b"hello, this is text", "not an image"),
         (b"\0\0\0\x18ftypisom" + bytes(60), "video"),
         (b"\x1aE\xdf\xa3" + bytes(60), "video"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
         (files.jpeg_bytes(files.scene(200, 200))[:900], "cannot be decoded"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "no picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "not an image"),
         (b"\0\0\0\x18ftypheic" + bytes(60), "cannot be decoded"),
         pytest.param(
             b"II*\0\xff\xff\xff\x7f" + bytes(60), "TIFF", marks=pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -405,7 +405,7 @@ def test_a_list_keeps_its_order_and_names_its_missing_entries(tmp_path: Path) ->
 def test_a_list_of_nothing_and_a_list_that_is_none(tmp_path: Path) -> None:
     listing = tmp_path / "list.txt"
     listing.write_text("# nothing\n")
-    with pytest.raises(SourceNotFoundError, match="names no pictures"):
+    with pytest.raises(SourceNotFoundError, match="names no images"):
         find_pictures(listing)
     listing.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(SourceError, match="UTF-8"):
@@ -414,7 +414,7 @@ def test_a_list_of_nothing_and_a_list_that_is_none(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_says_what_it_has(tmp_path: Path) -> None:
     touch(tmp_path, "a.txt", "b.mp4", "sub/c.jpg", "sub/d.jpg")
-    with pytest.raises(SourceNotFoundError, match=r"no pictures, 2 other files.*\.jpg.*2 pictures.*--recursive"):
+    with pytest.raises(SourceNotFoundError, match=r"no images, 2 other files.*\.jpg.*2 images.*--recursive"):
         find_pictures(tmp_path)
     with pytest.raises(SourceNotFoundError, match="did you mean"):
         find_pictures(tmp_path / "a.tx")
@@ -477,13 +477,13 @@ def test_nothing_readable_is_an_error_early_or_late(tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(path.read_bytes()[:100])
     source = ImagesSource(paths, name="folder")
-    with pytest.raises(SourceError, match=r"none of 3 pictures.*0\.png"):
+    with pytest.raises(SourceError, match=r"none of 3 images.*0\.png"):
         list(source)
     for path in paths:
         path.write_bytes(b"junk")
-    with pytest.raises(SourceError, match="none of 3 pictures"):
+    with pytest.raises(SourceError, match="none of 3 images"):
         ImagesSource(paths, name="folder")
-    with pytest.raises(SourceError, match=r"0\.png: holds no picture"):
+    with pytest.raises(SourceError, match=r"0\.png: this is not an image"):
         ImagesSource(paths[:1], name="0.png")
 
 
@@ -589,7 +589,7 @@ def test_a_truncated_animation_gives_what_it_has_and_says_so(tmp_path: Path) -> 
     path.write_bytes(data[: len(data) * 5 // 8])
     with closing(AnimatedSource(path)) as source:
         assert [frame.pts for frame in source] == [0, 40]
-    assert "frames from 2 on of 4 lost" in source.log.warnings[0]
+    assert "frames from 2 on of 4 are lost" in source.log.warnings[0]
     path.write_bytes(data[:300])
     with pytest.raises(SourceError, match="cannot be decoded"):
         AnimatedSource(path)

@@ -210,7 +210,7 @@ def test_a_mixed_folder_is_upright_complete_and_names_what_it_skipped(tmp_path: 
     assert report.exit_code == 3
     assert [item["name"] for item in report.skipped] == ["broken.jpg"]
     assert report.counters["ignored_files"] == 1
-    assert "left out, no picture: notes.txt" in report.notes
+    assert "ignored (not an image): notes.txt" in report.notes
     assert balanced(report)
     stems = {f"exif{i}" for i in range(1, 9)} | {"phone", "deep"}
     assert {p.name for p in Path("out").iterdir()} == {f"{s}.png" for s in stems} | {f"{s}.npy" for s in stems}

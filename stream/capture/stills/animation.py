@@ -1,6 +1,6 @@
-"""Animated WebP, PNG and AVIF as a moving source, through Pillow: FFmpeg reads no animated WebP.
+"""Animated WebP, PNG and AVIF as a video source, through Pillow because FFmpeg cannot read animated WebP.
 
-Invariant: every frame keeps the display time its file gives it, in milliseconds.
+Invariant: every frame keeps the display time that its file states, in milliseconds.
 """
 
 import threading
@@ -19,17 +19,17 @@ _MILLISECOND = Fraction(1, 1000)
 
 
 class AnimatedSource:
-    """Yields the frames of an animated picture once, whatever its loop count.
+    """Yields the frames of an animated image once, regardless of its loop count.
 
     Args:
         path: the file.
-        start_s, end_s: deliver frames shown from `start_s` on and before `end_s`; pts are the file's own.
+        start_s, end_s: deliver frames with `start_s` ≤ time < `end_s`; their pts still count from the file's start.
         max_frames: stop after this many.
-        max_pixels: larger pictures are refused.
+        max_pixels: larger images are refused.
         clock: monotonic seconds.
 
     Raises:
-        SourceError: it cannot be read, or its first frame cannot be decoded.
+        SourceError: the file cannot be read, or its first frame cannot be decoded.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class AnimatedSource:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; a damaged one ends the animation with a warning, as nothing after it can be trusted.
+        """Yield the frames; a damaged frame ends the animation with a warning, since later frames build on it.
 
         Raises:
-            SourceError: no frame lies in the part asked for, or none could be decoded.
+            SourceError: no frame lies between `start_s` and `end_s`, or none can be decoded.
         """
         picture = self._picture
         if picture is None:
@@ -85,7 +85,7 @@ class AnimatedSource:
             except SourceError as error:
                 if not delivered:
                     raise
-                self.log.warnings.append(f"frames from {number} on of {picture.frame_count} lost: {error.what}")
+                self.log.warnings.append(f"frames from {number} on of {picture.frame_count} are lost: {error.what}")
                 return
             self.log.notes += [note for note in decoded.notes if note not in self.log.notes]
             if pts >= self._start_s * 1000:
@@ -100,10 +100,11 @@ class AnimatedSource:
                 delivered += 1
             pts += decoded.duration_ms
         if not delivered:
-            raise SourceError(f"no frame between --start and --end; it lasts {pts / 1000:g} s", where=str(self._path))
+            what = f"no frame lies between --start and --end; the animation lasts {pts / 1000:g} s"
+            raise SourceError(what, where=str(self._path))
 
     def interrupt(self) -> None:
-        """Make iteration end before the next frame."""
+        """End the iteration before the next frame."""
         self._stop.set()
 
     def close(self) -> None:

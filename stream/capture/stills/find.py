@@ -1,6 +1,6 @@
-"""From what was typed (a picture, a folder, a glob, a list) to the pictures it means, in the order people expect.
+"""Finds the image files that a source text names (a file, folder, glob or list), in the order people expect.
 
-Invariant: no picture comes twice, and what is left out of a folder is counted.
+Invariant: no file is returned twice, and every ignored entry is reported.
 """
 
 import difflib
@@ -13,37 +13,40 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stream.capture.stills.picture import SUFFIXES
-from stream.errors import SourceError, SourceNotFoundError
+from stream.errors import SourceError, SourceNotFoundError, reason_of
 
 LIST_SUFFIX = ".txt"
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".ts", ".mts", ".mpg"}
+_NOT_AN_IMAGE = "not an image"
 _DIGITS = re.compile(r"([0-9]+)")
 
 
-class Found(NamedTuple):
-    """What `find_pictures` found.
+class FoundPictures(NamedTuple):
+    """The result of `find_pictures`.
 
     Attributes:
-        paths: the pictures, naturally sorted (a list keeps its own order). Entries of a list need not exist.
-        root: the folder that the names of the pictures are relative to.
-        ignored: names of entries left out: not pictures by their suffix, or listed twice. Hidden files do not count.
+        paths: image files in natural order (a list keeps its own order). Entries of a list need not exist.
+        root: the folder that image names are relative to.
+        ignored: names of ignored entries, hidden files excepted.
+        ignored_because: why they are ignored: not an image by its suffix, or listed more than once.
     """
 
     paths: tuple[Path, ...]
     root: Path
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    ignored_because: str = ""
 
 
-def find_pictures(source: str | Path, *, recursive: bool = False) -> Found:
-    """The pictures that `source` means.
+def find_pictures(source: str | Path, *, recursive: bool = False) -> FoundPictures:
+    """Find the image files that `source` names.
 
     Args:
-        source: one file; a folder; a glob (`photos/*.jpg`, `photos/**/*.png`); or a .txt list, one path a line,
-            relative ones from the folder of the list, blank lines and `#` comments skipped.
-        recursive: descend into the folders below a folder, links to folders and hidden ones excepted.
+        source: one file; a folder; a glob (`photos/*.jpg`, `photos/**/*.png`); or a .txt list with one path a line,
+            relative to the folder of the list. Blank lines and `#` comments are skipped.
+        recursive: search subfolders of a folder too, except hidden ones and symbolic links.
 
     Raises:
-        SourceNotFoundError: it does not exist or holds no pictures.
+        SourceNotFoundError: the source does not exist or contains no images.
         SourceError: the folder or list cannot be read.
     """
     path = Path(source).expanduser()
@@ -51,16 +54,16 @@ def find_pictures(source: str | Path, *, recursive: bool = False) -> Found:
         if path.is_dir():
             return _in_folder(path, recursive=recursive)
         if path.is_file():
-            return _in_list(path) if path.suffix.lower() == LIST_SUFFIX else Found((path,), path.parent, ())
+            return _in_list(path) if path.suffix.lower() == LIST_SUFFIX else FoundPictures((path,), path.parent)
         if glob.has_magic(str(source)):
             return _in_glob(str(path))
     except OSError as error:
-        raise SourceError(f"cannot be read: {error.strerror or error}", where=str(source)) from error
+        raise SourceError(f"cannot be read: {reason_of(error)}", where=str(source)) from error
     raise not_found(path)
 
 
 def not_found(path: Path) -> SourceNotFoundError:
-    """The error for a path that does not exist, naming the nearest name that does."""
+    """Return the error for a path that does not exist, with the most similar existing name as a hint."""
     folder = path.parent
     try:
         names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
@@ -74,14 +77,14 @@ def not_found(path: Path) -> SourceNotFoundError:
 
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], ...]:
-    """Sort key under which `img2` comes before `img10`, case ignored and folder by folder."""
+    """Return a sort key that puts `img2` before `img10`, ignores case and compares folder by folder."""
     return tuple(
         tuple(int(part) if part.isdigit() else part.casefold() for part in _DIGITS.split(folder))
         for folder in name.split("/")
     )
 
 
-def _in_folder(folder: Path, *, recursive: bool) -> Found:
+def _in_folder(folder: Path, *, recursive: bool) -> FoundPictures:
     names: list[str] = []
     ignored: list[str] = []
     below = 0
@@ -94,12 +97,13 @@ def _in_folder(folder: Path, *, recursive: bool) -> Found:
         else:
             ignored.append(relative.as_posix())
     if not names:
-        hint = f"{_count(below, 'picture')} in the folders below: add --recursive" if below else ""
+        hint = f"subfolders contain {_count(below, 'image')}: add --recursive" if below else ""
         if not below and any(Path(name).suffix.lower() in _VIDEO_SUFFIXES for name in ignored):
-            hint = "videos are run one at a time: name one"
+            hint = "the folder contains videos; pass one of them"
         raise _no_pictures(str(folder), len(ignored), hint=hint)
     names.sort(key=lambda name: (natural_key(name), name))
-    return Found(tuple(folder / name for name in names), folder, tuple(sorted(ignored, key=natural_key)))
+    paths = tuple(folder / name for name in names)
+    return FoundPictures(paths, folder, tuple(sorted(ignored, key=natural_key)), _NOT_AN_IMAGE)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -113,7 +117,7 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _in_glob(pattern: str) -> Found:
+def _in_glob(pattern: str) -> FoundPictures:
     files = [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]
     pictures = {path for path in files if _is_picture_name(path)}
     if not files:
@@ -123,26 +127,26 @@ def _in_glob(pattern: str) -> Found:
     root = _common_folder(pictures)
     paths = sorted(pictures, key=lambda path: (natural_key(path.as_posix()), path.as_posix()))
     others = {path.as_posix() for path in files} - {path.as_posix() for path in pictures}
-    return Found(tuple(paths), root, tuple(sorted(others, key=natural_key)))
+    return FoundPictures(tuple(paths), root, tuple(sorted(others, key=natural_key)), _NOT_AN_IMAGE)
 
 
-def _in_list(listing: Path) -> Found:
+def _in_list(listing: Path) -> FoundPictures:
     try:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError("is not a list of paths in UTF-8", where=str(listing)) from error
+        raise SourceError("the list is not UTF-8 text", where=str(listing)) from error
     lines = [line.strip() for line in text.splitlines()]
     entries = [listing.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
     counts = Counter(Path(os.path.normpath(entry)) for entry in entries)
     paths = tuple(counts)
     if not paths:
-        raise SourceNotFoundError("the list names no pictures", where=str(listing))
-    repeated = (f"{path.name} (listed again)" for path in counts for _ in range(counts[path] - 1))
-    return Found(paths, _common_folder(paths), tuple(repeated))
+        raise SourceNotFoundError("the list names no images", where=str(listing))
+    repeated = (path.name for path in counts for _ in range(counts[path] - 1))
+    return FoundPictures(paths, _common_folder(paths), tuple(repeated), "listed more than once")
 
 
 def _common_folder(paths: Iterable[Path]) -> Path:
-    """The deepest folder above all `paths`, which are all absolute or all relative, or a mixture made absolute."""
+    """Return the deepest folder that contains all `paths`; absolute if any of them is."""
     parents = {path.parent for path in paths}
     if len({parent.is_absolute() for parent in parents}) > 1:
         parents = {parent.absolute() for parent in parents}
@@ -154,7 +158,7 @@ def _is_picture_name(path: Path) -> bool:
 
 
 def _no_pictures(where: str, ignored: int, *, hint: str = "") -> SourceNotFoundError:
-    what = f"no pictures, {_count(ignored, 'other file')}" if ignored else "no pictures"
+    what = f"no images, {_count(ignored, 'other file')}" if ignored else "no images"
     return SourceNotFoundError(what, where=where, allowed=" ".join(sorted(SUFFIXES)), hint=hint)
 
 

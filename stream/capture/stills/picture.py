@@ -1,7 +1,7 @@
-"""One picture file → one upright sRGB array, whatever the format, bit depth, colour space or orientation.
+"""Decodes one image file to an upright sRGB array, whatever its format, bit depth, colour space or orientation.
 
-Invariant: a plain 8-bit RGB file comes out exactly as Pillow decodes it; everything else is converted on purpose,
-and what could not be honoured is said in the notes.
+Invariant: an 8-bit sRGB file is decoded exactly as Pillow does it. Everything else is converted, and a note names what
+the conversion had to ignore.
 """
 
 import struct
@@ -19,14 +19,14 @@ from PIL.ImageFile import ImageFile
 from pillow_heif import HeifImageFile
 
 from stream.capture.stills import colour
-from stream.errors import SourceError
+from stream.errors import SourceError, reason_of
 from stream.frames import RgbImage
 from stream.media import cv2
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif")
 ) | {".heic", ".heif", ".hif", ".ppm", ".pgm", ".pnm"}
-"""Lower-case suffixes of the files that `open_picture` may read."""
+"""Lower-case suffixes of the formats that `open_picture` reads."""
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM"
 DEFAULT_MAX_PIXELS = 250_000_000
 
@@ -47,13 +47,13 @@ _TRANSPOSE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """A decoded picture.
+class DecodedPicture:
+    """A decoded image.
 
     Attributes:
         rgb: uint8 H×W×3, sRGB, upright, contiguous.
-        notes: what could not be honoured, in words that fit any picture of that kind.
-        duration_ms: how long a frame of an animation is shown; 100 where it says 0, as browsers do.
+        notes: what decoding had to ignore or guess, worded for any image of the kind so that equal notes merge.
+        duration_ms: display time of an animation frame; 100 if the file says 0, as in browsers.
     """
 
     rgb: RgbImage
@@ -62,11 +62,11 @@ class Decoded:
 
 
 class Picture:
-    """An opened picture whose header is read and whose pixels are not; made by `open_picture`.
+    """An open image file whose header has been read but not its pixels; see `open_picture`.
 
     Attributes:
-        size_hw: upright (height, width) in pixels as the header tells it.
-        format: Pillow's name of the format.
+        size_hw: upright (height, width) in pixels, from the header.
+        format: Pillow's name for the format.
     """
 
     def __init__(self, path: Path, stream: BinaryIO, image: ImageFile | None, size_hw: tuple[int, int]) -> None:
@@ -76,23 +76,23 @@ class Picture:
 
     @property
     def frame_count(self) -> int:
-        """How many pictures the file holds; some formats are read to their end to know."""
+        """Number of images in the file; some formats must be read to the end to count them."""
         with _readable_errors(self.path):
             return int(getattr(self._image, "n_frames", 1))
 
     @property
     def first_frame(self) -> int:
-        """First frame of the animation: 1 for a PNG whose default picture is not part of it, else 0."""
+        """Index of the animation's first frame: 1 for a PNG whose default image is not part of it, else 0."""
         return 0 if self._image is None else int(bool(self._image.info.get("default_image")))
 
-    def decode(self) -> Decoded:
-        """Decode the picture (the primary one of a HEIC, the first of any other file) and close the file.
+    def decode(self) -> DecodedPicture:
+        """Decode the primary image of a HEIC, or the first image of any other file, and close the file.
 
-        Alpha is dropped and the colour under it kept, as the official scripts of the depth models do: compositing
-        would invent a background and with it a depth edge.
+        Alpha is dropped and the colour under it kept, as the official scripts of the depth models do: compositing onto
+        a background would add a depth edge.
 
         Raises:
-            SourceError: the data are damaged, or not what the header promises.
+            SourceError: the data are damaged or contradict the header.
         """
         try:
             with _readable_errors(self.path):
@@ -100,11 +100,11 @@ class Picture:
         finally:
             self.close()
 
-    def decode_frame(self, number: int) -> Decoded:
-        """Decode one frame of an animation and keep the file open; fast in ascending order only.
+    def decode_frame(self, number: int) -> DecodedPicture:
+        """Decode one frame of an animation and keep the file open; fast only in ascending order.
 
         Raises:
-            SourceError: as `decode`.
+            SourceError: see `decode`.
         """
         with _readable_errors(self.path):
             if self._image is not None:
@@ -122,34 +122,34 @@ class Picture:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _decode(self) -> Decoded:
+    def _decode(self) -> DecodedPicture:
         notes: list[str] = []
         if self._image is None:
-            return Decoded(rgb=_opencv_tiff(self._stream, notes), notes=tuple(notes))
+            return DecodedPicture(rgb=_opencv_tiff(self._stream, notes), notes=tuple(notes))
         self._image.load()
         image = colour.to_srgb(self._image, notes)
         turn = _TRANSPOSE.get(_orientation(self._image))
         if turn is not None:
             image = image.transpose(turn)
         duration_ms = round(float(self._image.info.get("duration", 0))) or 100
-        return Decoded(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
+        return DecodedPicture(rgb=_pack(image), notes=tuple(notes), duration_ms=duration_ms)
 
 
 def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
-    """Open `path` and read its header.
+    """Open an image file and read its header.
 
     Args:
-        path: any of `FORMATS`, recognised by content and not by suffix.
-        max_pixels: larger pictures are refused before anything is allocated.
+        path: a file in one of `FORMATS`, recognised by its content, not its suffix.
+        max_pixels: larger images are refused before memory is allocated.
 
     Raises:
-        SourceError: missing, unreadable, empty, not a picture, damaged or too large.
+        SourceError: the file is missing, unreadable, empty, damaged, too large or not an image.
     """
     where = str(path)
     try:
         stream = path.open("rb")
     except OSError as error:
-        raise SourceError(f"cannot be read: {error.strerror or error}", where=where) from error
+        raise SourceError(f"cannot be read: {reason_of(error)}", where=where) from error
     try:
         with _readable_errors(path):
             picture = _open(path, stream)
@@ -162,23 +162,27 @@ def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture
 
 
 def read_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read one picture file.
+    """Read one image file.
 
     Args:
-        path: any of `FORMATS`.
+        path: a file in one of `FORMATS`.
         max_pixels: see `open_picture`.
 
     Returns:
-        uint8 H×W×3, sRGB, upright. 16-bit samples keep their high byte (as Pillow and libpng do).
+        uint8 H×W×3, sRGB, upright. 16-bit samples keep their high byte (as in Pillow and libpng).
 
     Raises:
-        SourceError: missing, unreadable, damaged, too large or not a picture.
+        SourceError: see `open_picture` and `Picture.decode`.
     """
     return open_picture(path, max_pixels=max_pixels).decode().rgb
 
 
 def is_picture(path: Path) -> bool:
-    """True if the first bytes are those of a format read here. Raises `OSError` if the file cannot be read."""
+    """Return True if the file starts like one of `FORMATS` except PPM.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as stream:
         prefix = stream.read(_PREFIX_BYTES)
     magic = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"GIF8", b"II*\0", b"MM\0*")
@@ -191,7 +195,7 @@ def _open(path: Path, stream: BinaryIO) -> Picture:
     brands = _brands(prefix)
     image: ImageFile
     if prefix.startswith(b"\xff\xd8\xff"):
-        # Not through Image.open: the first picture of a multi-picture JPEG is the photograph itself.
+        # Image.open would return an MpoImageFile for a multi-picture JPEG; only its first image, the photo, is wanted.
         image = JpegImagePlugin.JpegImageFile(stream)
     elif brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS:
         image = HeifImageFile(stream)  # type: ignore[no-untyped-call]
@@ -201,14 +205,15 @@ def _open(path: Path, stream: BinaryIO) -> Picture:
         except UnidentifiedImageError:
             if prefix[:4] in (b"II*\0", b"MM\0*"):
                 return Picture(path, stream, None, _tiff_size(prefix, stream))
-            raise SourceError(_what_it_is(prefix), where=str(path), allowed=FORMATS) from None
+            what, hint = _why_not_an_image(prefix)
+            raise SourceError(what, where=str(path), allowed=FORMATS, hint=hint) from None
     width, height = image.size
-    lies_on_side = _orientation(image) >= 5
-    return Picture(path, stream, image, (width, height) if lies_on_side else (height, width))
+    is_transposed = _orientation(image) >= 5
+    return Picture(path, stream, image, (width, height) if is_transposed else (height, width))
 
 
 def _orientation(image: ImageFile) -> int:
-    """EXIF orientation that is still to be applied: Pillow turns a TIFF and libheif a HEIC while decoding."""
+    """Return the EXIF orientation still to be applied: Pillow rotates TIFF and libheif rotates HEIC while decoding."""
     exif = image.info.get("exif")
     if image.format in ("TIFF", "HEIF") or not isinstance(exif, bytes):
         return 1
@@ -222,10 +227,10 @@ def _orientation(image: ImageFile) -> int:
 
 
 def _pack(image: Image.Image) -> RgbImage:
-    """Pillow's 4 bytes per pixel → contiguous 3.
+    """Convert Pillow's 4 bytes per pixel to a contiguous array with 3.
 
-    In strips that stay in the cache: 21 ms for 12 megapixels where `np.asarray` on the whole takes 50 ms and,
-    for a moment, twice the memory.
+    Works in strips that fit the CPU cache: 21 ms for 12 megapixels, where `np.asarray` on the whole image takes 50 ms
+    and briefly needs twice the memory.
     """
     width, height = image.size
     rgb = np.empty((height, width, 3), np.uint8)
@@ -240,12 +245,12 @@ def _tiff_size(prefix: bytes, stream: BinaryIO) -> tuple[int, int]:
     stream.seek(tags.next)
     tags.load(stream)
     if TiffImagePlugin.IMAGEWIDTH not in tags or TiffImagePlugin.IMAGELENGTH not in tags:
-        raise ValueError("the TIFF names no size")
+        raise ValueError("the TIFF states no size")
     return int(tags[TiffImagePlugin.IMAGELENGTH]), int(tags[TiffImagePlugin.IMAGEWIDTH])
 
 
 def _opencv_tiff(stream: BinaryIO, notes: list[str]) -> RgbImage:
-    """TIFFs that Pillow has no mode for: float or 32-bit integer colour."""
+    """Decode a TIFF for which Pillow has no mode: float or 32-bit integer colour."""
     stream.seek(0)
     samples = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None:
@@ -262,33 +267,34 @@ def _too_large(size_hw: tuple[int, int], max_pixels: int, where: str) -> SourceE
         f"{width}×{height} is {width * height / 1e6:.0f} megapixels",
         where=where,
         allowed=f"up to {max_pixels / 1e6:g} megapixels",
-        hint="raise capture.max_pixels if there is memory for it",
+        hint="raise capture.max_pixels if there is enough memory",
     )
 
 
 def _brands(prefix: bytes) -> set[bytes]:
-    """Major and compatible brands of an ISO media file (ISO/IEC 14496-12, `ftyp`); empty for anything else."""
+    """Return major and compatible brands of an ISO media file (ISO/IEC 14496-12, `ftyp`); none for other files."""
     if prefix[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(prefix[:4], "big"), len(prefix))
     return {prefix[8:12], *(prefix[at : at + 4] for at in range(16, end - 3, 4))}
 
 
-def _what_it_is(prefix: bytes) -> str:
+def _why_not_an_image(prefix: bytes) -> tuple[str, str]:
+    """Return what is wrong with a file that starts with `prefix`, and a hint."""
     if not prefix:
-        return "the file is empty"
+        return "the file is empty", ""
     if prefix[4:8] == b"ftyp" or prefix[8:12] == b"AVI " or prefix.startswith(b"\x1aE\xdf\xa3"):
-        return "holds a video, not a picture; rename it to what it is"
+        return "this is a video, not an image", "correct its suffix"
     if prefix.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the picture itself"
-    return "holds no picture that can be read"
+        return "this is a Git LFS pointer, not the image itself", "run git lfs pull"
+    return "this is not an image in a supported format", ""
 
 
 @contextmanager
 def _readable_errors(path: Path) -> Iterator[None]:
-    """Run Pillow's code: without its size limit, and with one kind of error.
+    """Run Pillow's code without its size limit, and turn every error into `SourceError`.
 
-    Decoders raise anything from `OSError` to `IndexError` on damaged data, hence the wide net at this border.
+    On damaged data decoders raise anything from `OSError` to `IndexError`, so this boundary catches `Exception`.
     """
     try:
         with _pillow_limit_lifted():
@@ -296,7 +302,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
     except SourceError:
         raise
     except Exception as error:
-        reason = "not enough memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        reason = "not enough memory" if isinstance(error, MemoryError) else reason_of(error)
         raise SourceError(f"cannot be decoded: {reason}", where=str(path)) from error
 
 
@@ -307,9 +313,10 @@ _limit_saved: int | None = None
 
 @contextmanager
 def _pillow_limit_lifted() -> Iterator[None]:
-    """Suspend Pillow's own limit, which cannot be set per call, and put it back as soon as nobody here decodes.
+    """Suspend Pillow's global size limit while any thread here decodes, and restore it afterwards.
 
-    It warns at 89 megapixels and refuses 179; `max_pixels` is checked from the header instead.
+    Pillow warns from 89 megapixels and refuses from 179, and the limit cannot be set per call; `max_pixels` is checked
+    against the header instead.
     """
     global _limit_users, _limit_saved
     with _limit_lock:

@@ -1,7 +1,7 @@
-"""Still pictures as a source: decoded ahead on a small pool, delivered in order.
+"""Still images as a source: a small thread pool decodes ahead, frames are delivered in order.
 
-Invariant: every picture is either delivered or logged as skipped with its reason, and at most `ahead` pictures
-are held, fewer where they are large.
+Invariant: every image is either delivered or logged as skipped with the reason. At most `ahead` images are in memory,
+fewer if they are large.
 """
 
 import threading
@@ -14,15 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 
 from stream.capture.base import CaptureLog, Skipped
-from stream.capture.stills.picture import DEFAULT_MAX_PIXELS, Decoded, Picture, open_picture
+from stream.capture.stills.picture import DEFAULT_MAX_PIXELS, DecodedPicture, Picture, open_picture
 from stream.errors import SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
 
 _AHEAD_PIXELS = 100_000_000
-"""Pixels held ahead of the one being delivered: 0.3 GB decoded, and twice that while decoding."""
+"""Limit on the pixels of the images decoded ahead: 0.3 GB decoded, twice that while decoding."""
 _POLL_S = 0.2
-_NAMED = 5
-"""Files left out that are named; all are counted."""
+_MAX_NAMED = 5
+"""Ignored files that the note names; the log counts all of them."""
 
 
 @dataclass(kw_only=True)
@@ -31,29 +31,30 @@ class _Job:
     name: str
     pixels: int
     picture: Picture | None
-    result: Future[Decoded]
+    result: Future[DecodedPicture]
 
 
 class ImagesSource:
-    """Yields the pictures of `paths`.
+    """Yields the images at `paths`.
 
-    `Frame.index` and `pts` count the pictures attempted, so a skipped one shows as a gap; `Frame.name` is the path
-    relative to `root`, with suffix and `/`.
+    `Frame.index` and `pts` count the images attempted, so a skipped one leaves a gap. `Frame.name` is the path relative
+    to `root`, with suffix, and with `/` on every system.
 
     Args:
-        paths: files to read, in this order; those that cannot be read are skipped and logged.
-        name: what the user typed.
-        root: folder that names are relative to; default: the file's own folder.
-        workers: threads that decode.
-        ahead: pictures decoded before they are asked for.
-        rate: pictures per second if they become a video; `time_base` is then 1/rate, else 1.
+        paths: files to read, in this order; unreadable ones are skipped and logged.
+        name: the source as the user typed it.
+        root: folder that frame names are relative to; default: each file's own folder.
+        workers: decoding threads.
+        ahead: images to decode before they are requested.
+        rate: frames per second if the images become a video; `time_base` is then 1/rate, else 1.
         max_frames: stop after delivering this many.
-        max_pixels: larger pictures are skipped.
-        ignored: names of files left out when `paths` were found; counted in the log, and noted.
+        max_pixels: larger images are skipped.
+        ignored: names of files ignored while `paths` was collected; they are counted in the log and noted.
+        ignored_because: why they were ignored, for the note.
         clock: monotonic seconds.
 
     Raises:
-        SourceError: not one header can be read; from iteration: not one picture could be decoded.
+        SourceError: no header can be read; during iteration: no image can be decoded.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class ImagesSource:
         max_frames: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         ignored: Sequence[str] = (),
+        ignored_because: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._paths, self._root = tuple(paths), root
         self._workers, self._ahead = workers, max(1, ahead)
         self._max_frames, self._max_pixels, self._clock = max_frames, max_pixels, clock
         self._stop = threading.Event()
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self.log = CaptureLog(ignored=len(ignored))
         names = tuple(self._name_of(path) for path in self._paths)
         self.info = SourceInfo(
@@ -87,12 +89,12 @@ class ImagesSource:
             kind=SourceKind.STILLS,
             names=names,
             files=self._paths,
-            notes=(_left_out(ignored),) if ignored else (),
+            notes=(_ignored_note(ignored, ignored_because),) if ignored else (),
         )
         self._duration = 1 if rate else None
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures; ends early after `interrupt`."""
+        """Yield the frames; `interrupt` ends the iteration early."""
         delivered = 0
         jobs: deque[_Job] = deque()
         upcoming = iter(enumerate(self._paths))
@@ -106,20 +108,20 @@ class ImagesSource:
                 try:
                     decoded = job.result.result()
                 except SourceError as error:
-                    self.log.skipped.append(Skipped(name=job.name, reason=_reason(error)))
+                    self.log.skipped.append(Skipped(name=job.name, reason=error.reason))
                     continue
                 self._note(job.name, decoded.notes)
                 delivered += 1
                 yield Frame(
                     index=job.index,
-                    pts=job.index if self.info.rate is None else delivered - 1,  # a film has no gaps
+                    pts=job.index if self.info.rate is None else delivered - 1,  # a video has no gaps
                     time_base=self.info.time_base,
                     captured_at=self._clock(),
                     rgb=decoded.rgb,
                     duration=self._duration,
                     name=job.name,
                 )
-                del job, decoded  # not kept while the next one is waited for
+                del job, decoded  # free the pixels before waiting for the next image
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             for job in jobs:
@@ -129,15 +131,15 @@ class ImagesSource:
             raise self._nothing_readable(self.info.name, self.log.skipped)
 
     def interrupt(self) -> None:
-        """Make iteration end before the next picture."""
+        """End the iteration before the next image."""
         self._stop.set()
 
     def close(self) -> None:
-        """Nothing is held between iterations; see the `finally` there."""
+        """See `Source`; `__iter__` itself releases the files and threads that it uses."""
         self._stop.set()
 
     def _fill(self, jobs: deque[_Job], upcoming: Iterator[tuple[int, Path]], pool: ThreadPoolExecutor) -> None:
-        """Open headers here and decode on the pool, as far ahead as pictures and pixels allow."""
+        """Read headers on this thread and queue decoding on the pool, up to the limits of images and pixels ahead."""
         while len(jobs) < self._ahead and sum(job.pixels for job in jobs) < _AHEAD_PIXELS and not self._stop.is_set():
             index, path = next(upcoming, (-1, None))
             if path is None:
@@ -146,7 +148,7 @@ class ImagesSource:
             try:
                 picture = open_picture(path, max_pixels=self._max_pixels)
             except SourceError as error:
-                failed: Future[Decoded] = Future()
+                failed: Future[DecodedPicture] = Future()
                 failed.set_exception(error)
                 jobs.append(_Job(index=index, name=name, pixels=0, picture=None, result=failed))
                 continue
@@ -154,8 +156,8 @@ class ImagesSource:
             result = pool.submit(picture.decode)
             jobs.append(_Job(index=index, name=name, pixels=height * width, picture=picture, result=result))
 
-    def _wait_for(self, result: Future[Decoded]) -> bool:
-        """False once interrupted."""
+    def _wait_for(self, result: Future[DecodedPicture]) -> bool:
+        """Wait for a result; return False if interrupted."""
         while not self._stop.is_set():
             if wait([result], timeout=_POLL_S).done:
                 return True
@@ -168,16 +170,16 @@ class ImagesSource:
                 with open_picture(path, max_pixels=self._max_pixels) as picture:
                     return picture.size_hw
             except SourceError as error:
-                failures.append(Skipped(name=self._name_of(path), reason=_reason(error)))
+                failures.append(Skipped(name=self._name_of(path), reason=error.reason))
         raise self._nothing_readable(name, failures)
 
     def _nothing_readable(self, name: str, failures: Sequence[Skipped]) -> SourceError:
         if not failures:
-            return SourceError("no pictures", where=name)
+            return SourceError("no images", where=name)
         if len(self._paths) == 1:
             return SourceError(failures[0].reason, where=str(self._paths[0]))
         first = failures[0]
-        what = f"none of {len(failures)} pictures can be read; the first, {first.name}: {first.reason}"
+        what = f"none of {len(failures)} images can be read; the first error is {first.name}: {first.reason}"
         return SourceError(what, where=name)
 
     def _name_of(self, path: Path) -> str:
@@ -187,17 +189,13 @@ class ImagesSource:
         return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path.name
 
     def _note(self, name: str, notes: Sequence[str]) -> None:
-        """Each kind of remark once, at the first picture it concerns."""
+        """Log each note once, with the first image it concerns."""
         for note in notes:
-            if note not in self._said:
-                self._said.add(note)
+            if note not in self._noted:
+                self._noted.add(note)
                 self.log.notes.append(f"{name}: {note}")
 
 
-def _left_out(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"left out, no picture{'s' * (len(names) > 1)}: {', '.join(names[:_NAMED])}{more}"
-
-
-def _reason(error: SourceError) -> str:
-    return f"{error.what} (allowed: {error.allowed})" if error.allowed else error.what
+def _ignored_note(names: Sequence[str], why: str) -> str:
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"ignored{why and f' ({why})'}: {', '.join(names[:_MAX_NAMED])}{more}"
