@@ -1,7 +1,7 @@
-"""A camera through OpenCV, as a live source.
+"""A camera as a live source, through OpenCV.
 
-Invariant: what is delivered is as fresh as the driver allows (nothing is queued here), and a camera that is absent,
-busy or gone is an error that says which.
+Invariant: nothing is queued here, so frames are as recent as the driver allows. The errors distinguish a camera that is
+absent, busy or disconnected.
 """
 
 import math
@@ -24,11 +24,12 @@ from stream.frames import Frame, RgbImage, SourceInfo, SourceKind
 from stream.media import cv2
 
 _MICROSECOND = Fraction(1, 1_000_000)
-_BAD_IN_A_ROW = 30
-"""Undecodable pictures in a row before giving up: a second's worth, as a USB camera garbles its first few."""
+_MAX_UNDECODABLE = 30
+"""Consecutive undecodable frames before giving up: about a second, since the first frames of USB cameras are often
+garbled."""
 
 
-class Capture(Protocol):
+class VideoCapture(Protocol):
     """The part of `cv2.VideoCapture` that is used."""
 
     def isOpened(self) -> bool: ...
@@ -39,19 +40,19 @@ class Capture(Protocol):
     def release(self) -> None: ...
 
 
-def open_opencv(index: int) -> Capture:
-    """OpenCV's capture of camera `index`; on Linux straight through V4L2, as OpenCV's detour over its bundled
-    FFmpeg prints to stderr when there is no camera."""
-    return cast(Capture, cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY))
+def open_opencv(index: int) -> VideoCapture:
+    """Open camera `index` with OpenCV; on Linux with V4L2 only, because OpenCV's attempt with its bundled FFmpeg prints
+    to stderr if there is no camera."""
+    return cast(VideoCapture, cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY))
 
 
 class CameraSource:
-    """Yields what a camera sees until it is interrupted. pts are microseconds since the first frame.
+    """Yields the frames of a camera until it is interrupted. pts are microseconds since the first frame.
 
     Args:
         device: index, or a path such as `/dev/video2` or `/dev/v4l/by-id/…`.
-        size_hw, rate, fourcc: what to ask for; what was granted is in `info.notes`.
-        read_timeout_s: how long the driver may wait for a picture, where the driver knows such a limit.
+        size_hw, rate, fourcc: mode to request; `info.notes` states the mode that was granted.
+        read_timeout_s: longest wait for a frame; some drivers ignore it.
         end_s: stop this many seconds after the first frame.
         max_frames: stop after this many.
         open_capture: opens a camera by its index.
@@ -59,7 +60,8 @@ class CameraSource:
 
     Raises:
         SourceNotFoundError: there is no such camera.
-        SourceError: it is busy, may not be used or delivers nothing; from iteration: it has gone.
+        SourceError: the camera is busy, access is denied or it delivers no frames; during iteration: it was
+            disconnected.
     """
 
     def __init__(
@@ -72,31 +74,31 @@ class CameraSource:
         read_timeout_s: float = 5.0,
         end_s: float | None = None,
         max_frames: int | None = None,
-        open_capture: Callable[[int], Capture] = open_opencv,
+        open_capture: Callable[[int], VideoCapture] = open_opencv,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         index = camera_index(device)
         self._name = f"cam:{index}"
         self._end_s, self._max_frames, self._clock = end_s, max_frames, clock
         self.silence_limit_s = read_timeout_s
-        """The pipeline gives up a camera that delivers nothing for so long: not every driver keeps the limit."""
+        """The pipeline gives up a camera that delivers nothing for this long, as some drivers ignore the timeout."""
         self._stop, self._lock = threading.Event(), threading.Lock()
         self.log = CaptureLog()
         with _quiet_opencv():
             capture = open_capture(index)
-        self._capture: Capture | None = capture
+        self._capture: VideoCapture | None = capture
         try:
             if not capture.isOpened():
                 raise _cannot_open(index)
-            self._ask(capture, size_hw, rate, fourcc, read_timeout_s)
-            first = self._first(capture)
+            self._request_mode(capture, size_hw, rate, fourcc, read_timeout_s)
+            first = self._read_first(capture)
         except BaseException:
             self.close()
             raise
         height, width = first.shape[:2]
         granted = _rate(capture.get(cv2.CAP_PROP_FPS))
-        mode = _describe((height, width), granted, _fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)))
-        asked = _describe(size_hw, rate, fourcc)
+        mode = _mode_text((height, width), granted, _fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)))
+        asked = _mode_text(size_hw, rate, fourcc)
         self.info = SourceInfo(
             name=self._name,
             size=(height, width),
@@ -111,10 +113,10 @@ class CameraSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames; ends after `interrupt`, `max_frames` or `end_s`."""
-        index, bad, delivered, pts = 0, 0, 0, -1
+        index, undecodable, delivered, pts = 0, 0, 0, -1
         start_s: float | None = None
         if self._capture is not None:
-            self._capture.grab()  # the picture that has waited in the driver's one buffer since opening
+            self._capture.grab()  # discard the frame that has been in the driver's buffer since opening
         while not self._stop.is_set() and delivered != self._max_frames:
             capture = self._capture
             if capture is None:
@@ -128,12 +130,13 @@ class CameraSource:
             rgb = _retrieve(capture)
             index += 1
             if rgb is None:
-                bad += 1
+                undecodable += 1
                 self.log.dropped["undecodable"] = self.log.dropped.get("undecodable", 0) + 1
-                if bad >= _BAD_IN_A_ROW:
-                    raise SourceError(f"{bad} undecodable pictures in a row", where=self._name, hint=_CODEC)
+                if undecodable >= _MAX_UNDECODABLE:
+                    what = f"{undecodable} frames in a row could not be decoded"
+                    raise SourceError(what, where=self._name, hint=_CODEC)
                 continue
-            bad = 0
+            undecodable = 0
             start_s = now_s if start_s is None else start_s
             tick = round((now_s - start_s) / _MICROSECOND)
             if self._end_s is not None and tick * _MICROSECOND >= self._end_s:
@@ -144,7 +147,7 @@ class CameraSource:
             yield Frame(index=index - 1, pts=pts, time_base=_MICROSECOND, captured_at=now_s, rgb=rgb)
 
     def interrupt(self) -> None:
-        """Make iteration end after the picture that is being read; a read stuck in the driver cannot be woken."""
+        """End the iteration after the frame being read; a read that is stuck in the driver cannot be interrupted."""
         self._stop.set()
 
     def close(self) -> None:
@@ -155,15 +158,15 @@ class CameraSource:
         if capture is not None:
             capture.release()
 
-    def _ask(
+    def _request_mode(
         self,
-        capture: Capture,
+        capture: VideoCapture,
         size_hw: tuple[int, int] | None,
         rate: Fraction | None,
         fourcc: str | None,
         read_timeout_s: float,
     ) -> None:
-        """Ask for a mode: the codec first, as it decides which sizes and rates there are."""
+        """Request a mode; the codec comes first because it decides which sizes and rates are available."""
         capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_s * 1000)
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         if fourcc is not None:
@@ -174,15 +177,15 @@ class CameraSource:
         if rate is not None:
             capture.set(cv2.CAP_PROP_FPS, float(rate))
 
-    def _first(self, capture: Capture) -> RgbImage:
-        """One picture to learn the true size from; it is not delivered, as it is old when the models are loaded."""
-        for _attempt in range(_BAD_IN_A_ROW):
+    def _read_first(self, capture: VideoCapture) -> RgbImage:
+        """Read a frame to get the real size. It is not delivered: it will be outdated once the model is loaded."""
+        for _attempt in range(_MAX_UNDECODABLE):
             if not capture.grab():
-                raise SourceError("opened, but delivers no pictures", where=self._name, hint=_BUSY)
+                raise SourceError("opened, but delivers no frames", where=self._name, hint=_BUSY)
             rgb = _retrieve(capture)
             if rgb is not None:
                 return rgb
-        raise SourceError("its pictures cannot be decoded", where=self._name, hint=_CODEC)
+        raise SourceError("its frames cannot be decoded", where=self._name, hint=_CODEC)
 
 
 _BUSY = "another program may be using it"
@@ -191,41 +194,41 @@ _CODEC = "ask for another codec with capture.camera_fourcc"
 
 
 def camera_index(device: int | str) -> int:
-    """`2`, `"2"`, `"/dev/video2"` or a link to it → 2.
+    """Return 2 for `2`, `"2"`, `"/dev/video2"` or a symbolic link to it.
 
     Raises:
-        SourceNotFoundError: there is no such device, or it is no camera.
+        SourceNotFoundError: there is no such device, or it is not a camera.
     """
     if isinstance(device, int) or device.isdecimal():
         return int(device)
     digits = Path(os.path.realpath(device)).name.removeprefix("video")
     if not Path(device).exists() or not digits.isdecimal():
         what = "is not a camera" if Path(device).exists() else "no such camera"
-        raise SourceNotFoundError(what, where=device, allowed=_present())
+        raise SourceNotFoundError(what, where=device, allowed=_connected())
     return int(digits)
 
 
 def _cannot_open(index: int) -> SourceError | SourceNotFoundError:
     where, node = f"cam:{index}", Path(f"/dev/video{index}")
     if sys.platform != "linux":
-        return SourceNotFoundError("no such camera, or it may not be used", where=where, hint=_BUSY)
+        return SourceNotFoundError("no such camera, or access is denied", where=where, hint=_BUSY)
     if not node.exists():
-        if present := _present():
-            return SourceNotFoundError("no such camera", where=where, allowed=present)
-        hint = "name a file, a URL or pattern:testsrc2 instead"
+        if connected := _connected():
+            return SourceNotFoundError("no such camera", where=where, allowed=connected)
+        hint = "use a file, a URL or pattern:testsrc2 instead"
         return SourceNotFoundError("no camera is connected", where=where, hint=hint)
     if not os.access(node, os.R_OK | os.W_OK):
-        hint = "add yourself to the group that owns it, usually video"
+        hint = "add your user to the group that owns it, usually video"
         return SourceError(f"no permission to use {node}", where=where, hint=hint)
     return SourceError(f"{node} cannot be opened as a camera", where=where, hint=_BUSY)
 
 
-def _present() -> str:
+def _connected() -> str:
     digits = sorted(int(n) for p in Path("/dev").glob("video*") if (n := p.name.removeprefix("video")).isdecimal())
     return ", ".join(f"cam:{n}" for n in digits)
 
 
-def _retrieve(capture: Capture) -> RgbImage | None:
+def _retrieve(capture: VideoCapture) -> RgbImage | None:
     ok, bgr = capture.retrieve()
     if not ok or bgr is None or bgr.size == 0:
         return None
@@ -233,11 +236,11 @@ def _retrieve(capture: Capture) -> RgbImage | None:
 
 
 def _rate(fps: float) -> Fraction | None:
-    """Drivers that know no rate say 0, -1 or NaN."""
+    """Return the rate as a fraction, None for the 0, -1 or NaN of drivers that do not know it."""
     return Fraction(fps).limit_denominator(1001) if math.isfinite(fps) and fps > 0 else None
 
 
-def _describe(size_hw: tuple[int, int] | None, rate: Fraction | None, fourcc: str | None) -> str:
+def _mode_text(size_hw: tuple[int, int] | None, rate: Fraction | None, fourcc: str | None) -> str:
     parts = [f"{size_hw[1]}×{size_hw[0]}"] if size_hw else []
     parts += [f"{float(rate):g} frames/s"] if rate else []
     return ", ".join(parts + ([fourcc] if fourcc else []))
@@ -250,7 +253,7 @@ def _fourcc_text(code: float) -> str | None:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing what is raised as an error anyway."""
+    """Keep OpenCV from printing an error that is also raised."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

@@ -1,6 +1,6 @@
-"""The cameras of this machine: what they are called and, where the system tells, which modes they have.
+"""Lists the cameras of this machine, with their names and, if the system reports them, their modes.
 
-Invariant: looking disturbs nobody; a camera that another program uses is listed all the same.
+Invariant: listing does not disturb a camera in use, and a camera that another program uses is listed too.
 """
 
 import sys
@@ -13,12 +13,12 @@ from stream.media import cv2
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class CameraMode:
-    """A picture size that a camera delivers in one codec.
+    """A frame size that a camera offers in one codec.
 
     Attributes:
-        fourcc: as for `--camera-fourcc`.
-        width, height: pixels.
-        rates: frames per second, highest first; empty where the driver does not tell.
+        fourcc: code of the codec, see `--camera-fourcc`.
+        width, height: in pixels.
+        rates: frames per second, highest first; empty if the driver does not report them.
     """
 
     fourcc: str
@@ -33,7 +33,14 @@ class CameraMode:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraDescription:
-    """A camera: `index` is what `depthstream run INDEX` takes; `modes` is empty where the system does not tell."""
+    """A camera of this machine.
+
+    Attributes:
+        index: number to pass to `depthstream run`.
+        name: of the product.
+        path: device file, None if there is none.
+        modes: empty if the system does not report them.
+    """
 
     index: int
     name: str
@@ -41,8 +48,8 @@ class CameraDescription:
     modes: tuple[CameraMode, ...]
 
 
-class Found(Protocol):
-    """What an enumeration gives of a camera; cv2_enumerate_cameras' `CameraInfo`."""
+class EnumeratedCamera(Protocol):
+    """A camera as an enumeration returns it: the part of cv2_enumerate_cameras' `CameraInfo` that is used."""
 
     index: int
     name: str
@@ -50,23 +57,25 @@ class Found(Protocol):
 
 
 def list_cameras(
-    *, find: Callable[[], Sequence[Found]] | None = None, modes: Callable[[int], tuple[CameraMode, ...]] | None = None
+    *,
+    enumerate_cameras: Callable[[], Sequence[EnumeratedCamera]] | None = None,
+    modes_of: Callable[[int], tuple[CameraMode, ...]] | None = None,
 ) -> list[CameraDescription]:
-    """Every camera, by index.
+    """List every camera, sorted by index.
 
     Args:
-        find: enumerates cameras; by default with cv2_enumerate_cameras.
-        modes: tells a camera's modes; by default V4L2's on Linux, none elsewhere.
+        enumerate_cameras: default: cv2_enumerate_cameras.
+        modes_of: returns the modes of a camera; default: V4L2's on Linux, none elsewhere.
     """
-    tell = modes or (_v4l2_modes if sys.platform == "linux" else lambda _index: ())
-    found = {camera.index: camera for camera in (find or _enumerate)()}
+    modes_of = modes_of or (_v4l2_modes if sys.platform == "linux" else lambda _index: ())
+    found = {camera.index: camera for camera in (enumerate_cameras or _enumerate)()}
     return [
-        CameraDescription(index=index, name=found[index].name, path=found[index].path, modes=tell(index))
+        CameraDescription(index=index, name=found[index].name, path=found[index].path, modes=modes_of(index))
         for index in sorted(found)
     ]
 
 
-def _enumerate() -> Sequence[Found]:
+def _enumerate() -> Sequence[EnumeratedCamera]:
     from cv2_enumerate_cameras import enumerate_cameras
 
     backend = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_MSMF, "darwin": cv2.CAP_AVFOUNDATION}.get(sys.platform)
@@ -74,7 +83,7 @@ def _enumerate() -> Sequence[Found]:
 
 
 def _v4l2_modes(index: int) -> tuple[CameraMode, ...]:
-    """Of /dev/videoINDEX; none if it may not be opened or answers nothing."""
+    """Return the modes of /dev/videoINDEX, or none if it cannot be opened or reports none."""
     from linuxpy.video.device import Device, human_pixel_format
 
     try:

@@ -1,7 +1,6 @@
-"""From the text a user types to an open source.
+"""Opens the source that a text names.
 
-Invariant: `parse_source` decides from the text and the kind of file alone and reads nothing; `open_source` refuses
-options that the source cannot honour rather than ignore them.
+Invariant: an option that the source cannot honour is refused, never ignored.
 """
 
 import math
@@ -60,12 +59,12 @@ class SourceOptions:
 
 
 def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
-    """Open what `text` means.
+    """Open the source that `text` names; see `parse_source` for its forms.
 
     Raises:
-        SourceNotFoundError: it names nothing that exists.
-        SourceError: it exists, but cannot be read.
-        UsageError: the text or an option makes no sense for it.
+        SourceNotFoundError: the source does not exist.
+        SourceError: it exists but cannot be read.
+        UsageError: the text is invalid, or an option does not apply to such a source.
     """
     options = options or SourceOptions()
     source = _open(parse_source(text), options)
@@ -132,7 +131,7 @@ def _open_network(url: str, options: SourceOptions) -> Source:
 
     _refuse(options, "a network source", "rate")
     decoder = _checked_decoder(options)
-    source = _interruptible(
+    source = _open_interruptibly(
         partial(
             open_network,
             url,
@@ -152,23 +151,23 @@ def _open_network(url: str, options: SourceOptions) -> Source:
     except UsageError:
         source.close()
         raise
-    return _lasting(source, url, options) if options.reconnect_for_s else source
+    return _with_reconnection(source, url, options) if options.reconnect_for_s else source
 
 
-def _interruptible(work: Callable[[], Source]) -> Source:
-    """What `work` opens; Ctrl-C ends the waiting at once, and leaves a thread that ends with its time limit."""
+def _open_interruptibly(open_it: Callable[[], Source]) -> Source:
+    """Call `open_it` in a thread, so that Ctrl-C ends the wait at once; the thread ends at its own time limit."""
     opened: Future[Source] = Future()
 
     def run() -> None:
         try:
-            opened.set_result(work())
+            opened.set_result(open_it())
         except BaseException as error:  # noqa: BLE001  handed to the caller, who re-raises it
             opened.set_exception(error)
 
     threading.Thread(target=run, name="depthstream-open", daemon=True).start()
     try:
         while True:
-            done, _ = wait([opened], 0.1)  # one without end would not see Ctrl-C on every system
+            done, _ = wait([opened], 0.1)  # an endless wait does not react to Ctrl-C on every system
             if done:
                 return opened.result()
     except KeyboardInterrupt:
@@ -181,10 +180,10 @@ def _close_late(opened: "Future[Source]") -> None:
         opened.result().close()
 
 
-def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
-    """A live stream that is opened again when it breaks."""
+def _with_reconnection(source: Source, url: str, options: SourceOptions) -> Source:
+    """Wrap a live stream so that it is opened again when it breaks."""
     from stream.capture.reconnect import ReconnectingSource
-    from stream.capture.video.network import Liveness, hangs_up_politely, open_network
+    from stream.capture.video.network import Liveness, end_may_be_restart, open_network
 
     def reopen(within_s: float) -> Source:
         limit_s = min(options.open_timeout_s, within_s)
@@ -200,7 +199,7 @@ def _lasting(source: Source, url: str, options: SourceOptions) -> Source:
         source,
         reopen,
         give_up_after_s=options.reconnect_for_s,
-        ends=not hangs_up_politely(url),
+        ends=not end_may_be_restart(url),
         max_frames=options.max_frames,
     )
 
@@ -209,7 +208,7 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
     from stream.capture.stills.find import find_pictures
     from stream.capture.stills.source import ImagesSource
 
-    _refuse(options, "a still picture", "start_s", "end_s", "decoder")
+    _refuse(options, "a still image", "start_s", "end_s", "decoder")
     found = find_pictures(text, recursive=options.recursive)
     return ImagesSource(
         found.paths,
@@ -224,7 +223,7 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
 
 
 def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
-    """One file. Its content decides where the suffix says nothing, and whether a GIF, WebP or PNG moves."""
+    """Open one file; its content decides if the suffix is not that of an image, and if an image is an animation."""
     from stream.capture.stills import animation
     from stream.capture.stills.picture import is_picture, open_picture
 
@@ -234,8 +233,8 @@ def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
         return _open_video(path, options)
     with open_picture(path, max_pixels=options.max_pixels) as picture:
         is_gif = picture.format == "GIF"
-        moves = (is_gif or picture.format in animation.FORMATS) and picture.frame_count > 1
-    if not moves:
+        is_animation = (is_gif or picture.format in animation.FORMATS) and picture.frame_count > 1
+    if not is_animation:
         return _open_stills(parsed.value, options)
     if is_gif:
         return _open_video(path, options)
@@ -272,22 +271,22 @@ def _checked_decoder(options: SourceOptions) -> str:
 
 
 def _check_readable(path: Path) -> None:
-    """Say what is wrong with a file before a decoder does."""
+    """Raise an error that is clearer than the decoder's for a file that is missing, unreadable or empty."""
     from stream.capture.stills.find import not_found
 
     if not path.exists():
         raise not_found(path)
     if not os.access(path, os.R_OK):
-        raise SourceError("no permission to read it", where=str(path))
+        raise SourceError("no permission to read the file", where=str(path))
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError("the file is empty", where=str(path))
 
 
 _REFUSED = {
-    "rate": ("--fps", "is for stills that become a video; {} has its own rate"),
-    "start_s": ("--start", "{} has no time to start at"),
-    "end_s": ("--end", "{} has no time to stop at"),
-    "decoder": ("--hwaccel", "{} needs no video decoder"),
+    "rate": ("--fps", "only applies to stills that become a video; {} has its own rate"),
+    "start_s": ("--start", "does not apply: {} has no start time"),
+    "end_s": ("--end", "does not apply: {} has no end time"),
+    "decoder": ("--hwaccel", "does not apply: {} needs no video decoder"),
 }
 
 
@@ -295,4 +294,4 @@ def _refuse(options: SourceOptions, source: str, *names: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
             option, why = _REFUSED[name]
-            raise UsageError(why.format(source), where=option, hint=f"leave {option} out")
+            raise UsageError(why.format(source), where=option, hint=f"remove {option}")

@@ -96,10 +96,10 @@ def _url(text: str) -> ParsedSource:
     if parts.scheme.lower() == "file":
         return _path(url2pathname(parts.path))
     if parts.scheme.lower() not in SCHEMES:
-        from stream.capture.video.decode import shown
+        from stream.capture.video.decode import redacted
 
         what = f"unknown kind of URL {parts.scheme}://"
-        raise UsageError(what, where=shown(text), allowed=", ".join((*SCHEMES, "file")))
+        raise UsageError(what, where=redacted(text), allowed=", ".join((*SCHEMES, "file")))
     return ParsedSource(form=SourceForm.NETWORK, value=text)
 
 

@@ -1,6 +1,6 @@
-"""FFmpeg's test patterns as a camera for machines that have none.
+"""FFmpeg's test patterns, as a substitute for a camera.
 
-Invariant: paced patterns keep to real time without drifting; unpaced ones are a lossless source.
+Invariant: with real-time pacing, frames do not drift; without pacing, no frame is dropped.
 """
 
 import threading
@@ -10,26 +10,26 @@ from enum import StrEnum
 from fractions import Fraction
 
 from stream.capture.base import CaptureLog
-from stream.capture.video.decode import FrameMaker, explain
-from stream.errors import SourceNotFoundError
+from stream.capture.video.decode import FrameMaker
+from stream.errors import SourceNotFoundError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
 
 NAMES = ("testsrc2", "testsrc", "smptebars", "smptehdbars", "rgbtestsrc", "mandelbrot", "life", "color", "gradients")
-"""Sources of libavfilter that need no input and take a size and a rate."""
+"""Sources of libavfilter that need no input and have a size and a rate."""
 
 
 class Pacing(StrEnum):
     """When frames become available."""
 
     REAL_TIME = "real_time"
-    """As a camera gives them: live."""
+    """At the pattern's rate, like a camera: a live source."""
     NONE = "none"
-    """As fast as they are read: lossless, for tests and benchmarks."""
+    """As fast as they are read: not live, for tests and benchmarks."""
 
 
 class PatternSource:
-    """Frames of an FFmpeg test pattern.
+    """Yields the frames of an FFmpeg test pattern.
 
     Args:
         name: one of `NAMES`.
@@ -38,10 +38,10 @@ class PatternSource:
         pacing: see `Pacing`.
         max_frames: stop after this many.
         clock: monotonic seconds.
-        wait: waits up to so many seconds, True if interrupted; default: an event set by `interrupt`.
+        wait: waits for the given seconds and returns True if interrupted; default: until `interrupt` is called.
 
     Raises:
-        SourceNotFoundError: no such pattern.
+        SourceNotFoundError: FFmpeg does not have such a pattern.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PatternSource:
         try:
             self._container = av.open(f"{name}=size={width}x{height}:rate={rate}", format="lavfi")
         except av.error.FFmpegError as error:
-            raise SourceNotFoundError(f"cannot be made: {explain(error)}", where=f"pattern:{name}") from error
+            raise SourceNotFoundError(f"cannot be generated: {reason_of(error)}", where=f"pattern:{name}") from error
         self._time_base = 1 / rate
         self.info = SourceInfo(
             name=f"pattern:{name}",

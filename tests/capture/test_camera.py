@@ -135,7 +135,7 @@ def test_only_garbled_pictures_end_in_an_error() -> None:
     with pytest.raises(SourceError, match="cannot be decoded"):
         source_of(fake)
     assert fake.releases == 1
-    with pytest.raises(SourceError, match="30 undecodable pictures in a row"):
+    with pytest.raises(SourceError, match="30 frames in a row could not be decoded"):
         list(source_of(FakeCapture([BGR] * 3 + [GARBLED] * 100)))
 
 
@@ -154,7 +154,7 @@ def test_a_camera_that_vanishes() -> None:
 
 def test_a_camera_that_opens_but_delivers_nothing() -> None:
     fake = FakeCapture([])
-    with pytest.raises(SourceError, match="delivers no pictures; another program"):
+    with pytest.raises(SourceError, match="delivers no frames; another program"):
         source_of(fake)
     assert fake.releases == 1
 
@@ -172,7 +172,7 @@ def test_absent_busy_and_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         return f"{type(caught.value).__name__} {caught.value}"
 
     assert refusal(7) == (
-        "SourceNotFoundError cam:7: no camera is connected; name a file, a URL or pattern:testsrc2 instead"
+        "SourceNotFoundError cam:7: no camera is connected; use a file, a URL or pattern:testsrc2 instead"
     )
     (tmp_path / "dev").mkdir()
     for node in ("video0", "video2", "video10"):

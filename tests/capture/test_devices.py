@@ -81,5 +81,5 @@ def test_no_camera_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_where_the_system_tells_no_modes_there_are_none() -> None:
-    (camera,) = list_cameras(find=lambda: [found(2, "x")], modes=lambda _index: ())
+    (camera,) = list_cameras(enumerate_cameras=lambda: [found(2, "x")], modes_of=lambda _index: ())
     assert camera.modes == ()

@@ -30,28 +30,28 @@ def test_a_device_that_ffmpeg_does_not_know_is_refused(clip: Path) -> None:
 
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     monkeypatch.setattr(av.codec.hwaccel, "hwdevices_available", lambda: ["vulkan"])  # built in, but without a device
-    with pytest.raises(UsageError, match=r"--hwaccel: vulkan: no such device here, .*; use --hwaccel auto or off"):
+    with pytest.raises(UsageError, match=r"--hwaccel: vulkan: there is no such device, .*; use --hwaccel auto or off"):
         open_source(str(clip), options=SourceOptions(decoder="vulkan"))
 
 
 def test_a_video_that_the_device_does_not_decode_is_an_error(clip: Path) -> None:
-    with pytest.raises(SourceError, match=r"clip\.mp4: vulkan does not decode this video; use --hwaccel auto or off"):
+    with pytest.raises(SourceError, match=r"clip\.mp4: vulkan cannot decode this video; use --hwaccel auto or off"):
         VideoSource(clip, decoder="vulkan")
 
 
-@pytest.mark.parametrize(("has_device", "why"), [(False, "there is no hardware"), (True, "vulkan does not decode")])
+@pytest.mark.parametrize(("has_device", "why"), [(False, "this machine has"), (True, "vulkan cannot decode")])
 def test_auto_goes_on_with_the_processor_says_so_and_counts_it(
     has_device: bool, why: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hwaccel, "_known", lambda: ["vulkan"])
-    monkeypatch.setattr(hwaccel, "_is_here", lambda _name: has_device)
+    monkeypatch.setattr(hwaccel, "_supported", lambda: ["vulkan"])
+    monkeypatch.setattr(hwaccel, "_is_available", lambda _name: has_device)
     source = VideoSource(clip, decoder="auto")
     assert len(list(source)) == 5
     source.close()
     assert source.log.decoder_fallbacks == 1
     (note,) = source.info.notes
     assert note.startswith(f"--hwaccel auto: {why}")
-    assert note.endswith("; the processor decodes")
+    assert note.endswith("; decoding on the CPU")
 
 
 def test_a_profile_that_the_device_does_not_take_is_told_at_the_first_frame() -> None:
@@ -61,7 +61,7 @@ def test_a_profile_that_the_device_does_not_take_is_told_at_the_first_frame() ->
     hwaccel.check_first_frame(SimpleNamespace(is_hwaccel=False, pix_fmt="yuv422p", name="h264"), log)  # type: ignore[arg-type]
     assert (log.notes, log.decoder_fallbacks) == ([], 0)
     hwaccel.check_first_frame(SimpleNamespace(is_hwaccel=True, pix_fmt="yuv422p", name="h264"), log)  # type: ignore[arg-type]
-    assert log.notes == ["--hwaccel auto: the device does not decode h264 with yuv422p; the processor decodes"]
+    assert log.notes == ["--hwaccel auto: the device cannot decode h264 with yuv422p; decoding on the CPU"]
     assert log.decoder_fallbacks == 1
 
 
@@ -74,7 +74,7 @@ def test_a_device_that_takes_only_another_stream_is_refused(clip: Path, monkeypa
         return opened[-1]
 
     monkeypatch.setattr(hwaccel, "_opened", without_device)
-    with pytest.raises(SourceError, match="vulkan does not decode this video"):
+    with pytest.raises(SourceError, match="vulkan cannot decode this video"):
         hwaccel.open_container(str(clip), "vulkan", CaptureLog())
     with pytest.raises(AssertionError, match="not open"):
         opened[0].seek(0)
@@ -84,12 +84,12 @@ def test_the_fallback_is_in_the_report(clip: Path, tmp_path: Path, capsys: pytes
                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     import json
 
-    monkeypatch.setattr(hwaccel, "_known", list)
+    monkeypatch.setattr(hwaccel, "_supported", list)
     report = tmp_path / "report.json"
     arguments = ["run", str(clip), "-o", str(tmp_path / "d.mp4"), "--hwaccel", "auto", "--report", str(report)]
     assert invoke(arguments) == 0
     assert json.loads(report.read_text())["counters"]["decoder_fallbacks"] == 1
-    assert "no hardware decoder here; the processor decodes" in capsys.readouterr().err
+    assert "this machine has no hardware decoder; decoding on the CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["pattern:testsrc2", "cam:0"])

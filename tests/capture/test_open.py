@@ -177,15 +177,15 @@ def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> 
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("clip.mp4", {"rate": Fraction(24)}, "--fps: is for stills"),
+        ("clip.mp4", {"rate": Fraction(24)}, "--fps: only applies to stills"),
         ("moving.gif", {"rate": Fraction(24)}, "--fps"),
         ("moving.webp", {"rate": Fraction(24)}, "--fps"),
         ("pattern:testsrc2", {"rate": Fraction(24)}, "--fps"),
         ("0", {"rate": Fraction(24)}, "--fps"),
         ("0", {"start_s": 1.0}, "--start"),
         ("pattern:testsrc2", {"start_s": 1.0}, "--start"),
-        ("photos", {"start_s": 1.0}, "--start: a still picture has no time"),
-        ("a.jpg", {"end_s": 1.0}, "--end: a still picture has no time"),
+        ("photos", {"start_s": 1.0}, "--start: does not apply: a still image has no start time"),
+        ("a.jpg", {"end_s": 1.0}, "--end: does not apply: a still image has no end time"),
     ],
 )
 def test_options_that_make_no_sense(there: Path, text: str, options: dict[str, object], said: str) -> None:
@@ -242,7 +242,7 @@ def test_no_permission(there: Path) -> None:
 def test_a_file_that_the_system_says_is_not_readable(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert there.exists()
     monkeypatch.setattr("os.access", lambda *_args: False)
-    with pytest.raises(SourceError, match="no permission to read it"):
+    with pytest.raises(SourceError, match="no permission to read the file"):
         open_source("clip.mp4")
 
 

@@ -30,7 +30,7 @@ def test_an_unknown_pattern_is_refused_with_those_that_exist() -> None:
 
 
 def test_a_size_that_cannot_be_made_is_refused() -> None:
-    with pytest.raises(SourceNotFoundError, match="cannot be made"):
+    with pytest.raises(SourceNotFoundError, match="cannot be generated"):
         PatternSource("testsrc2", size_hw=(0, 0))
 
 

@@ -287,7 +287,7 @@ def test_a_missing_or_backward_time_becomes_the_nearest_later_one(
 ) -> None:
     log = CaptureLog()
     maker = FrameMaker(log, time_base=MS, step=40)
-    assert [maker.repaired(pts) for pts in given] == repaired
+    assert [maker.repair_pts(pts) for pts in given] == repaired
     assert log.repaired_pts == count
 
 
@@ -356,5 +356,5 @@ def test_a_change_of_size_is_noted_and_every_frame_still_comes(tmp_path: Path) -
     source, frames = read(remuxed(small, tmp_path / "a.ts", followed))
     assert [frame.size for frame in frames] == [(48, 64)] * 6 + [(96, 80)] * 6
     assert numbers(frames) == [*range(6), *range(6)]
-    assert source.log.notes == ["the picture changed size to 80×96 at frame 6"]
+    assert source.log.notes == ["the frame size changed to 80×96 at frame 6"]
     assert source.log.warnings == []

@@ -147,16 +147,16 @@ def first_bytes(folder: Path) -> Path:
 
 UNUSABLE: tuple[tuple[Callable[[Path], Path], type[StreamError], str], ...] = (
     (missing, SourceNotFoundError, "no such file; check the name"),
-    (zero_bytes, SourceError, "is empty (zero bytes)"),
-    (text_file, SourceError, "is not a video that can be read, or its header is missing (cut off?)"),
+    (zero_bytes, SourceError, "the file is empty"),
+    (text_file, SourceError, "is not a video in a supported format, or its header is missing (cut off?)"),
     (a_folder, SourceError, "cannot be opened: Is a directory"),
     (sound_alone, SourceError, "has no video stream, only audio"),
     (sound_with_cover, SourceError, "has no video stream, only audio, cover art"),
-    (index_at_the_lost_end, SourceError, "is not a video that can be read, or its header is missing (cut off?)"),
-    (first_bytes, SourceError, "is not a video that can be read, or its header is missing (cut off?)"),
-    (header_alone(FASTSTART, ".mp4"), SourceError, "holds no frame that can be decoded"),
-    (header_alone(FRAGMENTED, ".mp4"), SourceError, "holds no frame that can be decoded"),
-    (header_alone({}, ".mkv"), SourceError, "holds no frame that can be decoded"),
+    (index_at_the_lost_end, SourceError, "is not a video in a supported format, or its header is missing (cut off?)"),
+    (first_bytes, SourceError, "is not a video in a supported format, or its header is missing (cut off?)"),
+    (header_alone(FASTSTART, ".mp4"), SourceError, "contains no frame that can be decoded"),
+    (header_alone(FRAGMENTED, ".mp4"), SourceError, "contains no frame that can be decoded"),
+    (header_alone({}, ".mkv"), SourceError, "contains no frame that can be decoded"),
 )
 
 
@@ -302,5 +302,5 @@ def test_a_file_whose_every_packet_is_damaged_is_an_error_that_says_so(tmp_path:
     path = write_video(tmp_path / "a.mp4", frames=3, draw=grainy)
     for index in range(3):
         overwrite(path, index)
-    with pytest.raises(SourceError, match="holds no frame that can be decoded: 3 damaged packets could not be decoded"):
+    with pytest.raises(SourceError, match="no frame that can be decoded: 3 damaged packets could not be decoded"):
         VideoSource(path)

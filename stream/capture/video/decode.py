@@ -1,6 +1,6 @@
-"""Packets become upright frames with trustworthy timestamps; shared by files, network streams and patterns.
+"""Decodes packets to upright frames with valid timestamps; shared by files, network streams and patterns.
 
-Invariant: pts strictly increases; what had to be repaired, and what the decoder lost, is counted.
+Invariant: pts strictly increase. Repaired timestamps and decoding errors are counted.
 """
 
 import threading
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 
 class FrameMaker:
-    """Turns decoded frames of one stream into `Frame`s.
+    """Converts the decoded frames of one stream to `Frame`s.
 
     Args:
-        time_base: of the pts that come out; decoded pts are in it too.
-        pixel_aspect: width of a pixel over its height, None for square.
-        step: pts between frames, used where a pts is missing.
+        log: where repairs and notes are recorded.
+        time_base: unit of the pts, decoded and delivered.
+        pixel_aspect: width of a pixel over its height, None if square.
+        step: pts between frames, used if a pts is missing.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class FrameMaker:
         self._size: tuple[int, int] | None = None
         self._orientation: Orientation | None = None
         self._rotation = 0
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self.count = 0
         """Frames made so far; the next one's index."""
 
-    def repaired(self, pts: int | None) -> int:
-        """`pts` if it is there and later than the one before, else the nearest that is."""
+    def repair_pts(self, pts: int | None) -> int:
+        """Return `pts` if it is later than the previous one; else count a repair and return the next valid value."""
         last = self._last_pts
         if pts is None:
             pts = 0 if last is None else last + self._step
@@ -64,10 +66,10 @@ class FrameMaker:
         return pts
 
     def make(self, decoded: "VideoFrame", pts: int, *, duration: int | None = None) -> Frame:
-        """An upright RGB frame with square pixels; `duration` in pts units, where it is known."""
+        """Convert to an upright RGB frame with square pixels; `duration` is in pts units, None if unknown."""
         size = (decoded.height, decoded.width)
         if self._size not in (None, size):
-            self._log.notes.append(f"the picture changed size to {size[1]}×{size[0]} at frame {self.count}")
+            self._log.notes.append(f"the frame size changed to {size[1]}×{size[0]} at frame {self.count}")
         self._size = size
         rgb = self._orientation_of(decoded).apply(self._rgb(decoded, display_size(decoded, self._pixel_aspect)))
         frame = Frame(
@@ -82,10 +84,10 @@ class FrameMaker:
         return frame
 
     def _orientation_of(self, decoded: "VideoFrame") -> Orientation:
-        """That of the first frame until the rotation changes; a flip alone, in mid-stream, goes unnoticed.
+        """Return the first frame's orientation until the rotation changes; a mid-stream flip alone is not noticed.
 
-        PyAV ties a frame whose side data is looked at into a reference cycle: hundreds of decoded frames would wait for
-        the garbage collector, gigabytes at 4K.
+        Reading a frame's side data makes PyAV put the frame in a reference cycle. If that were done for each frame,
+        hundreds of them would wait for the garbage collector: gigabytes at 4K.
         """
         if self._orientation is None or decoded.rotation != self._rotation:
             self._orientation, self._rotation = orientation_of(decoded), decoded.rotation
@@ -93,61 +95,64 @@ class FrameMaker:
 
     def _rgb(self, decoded: "VideoFrame", size_hw: tuple[int, int]) -> RgbImage:
         if not has_known_matrix(decoded):
-            self._tell(f"colour matrix {decoded.colorspace} (H.273) is unknown here: colours may be off")
+            self._note_once(f"colour matrix {decoded.colorspace} (H.273) is not supported; colours may be wrong")
         hdr = hdr_name(decoded)
         if hdr is None:
             return to_rgb(decoded, size_hw)
-        self._tell(f"{hdr} (high dynamic range) video: tone-mapped to sRGB (BT.2390, {PEAK_NITS:g} cd/m²)")
+        self._note_once(f"{hdr} (high dynamic range) video: tone-mapped to sRGB (BT.2390, {PEAK_NITS:g} cd/m²)")
         return to_sdr(to_rgb16(decoded, size_hw), decoded.color_trc, decoded.color_primaries)
 
-    def _tell(self, note: str) -> None:
-        if note not in self._told:
-            self._told.add(note)
+    def _note_once(self, note: str) -> None:
+        if note not in self._noted:
+            self._noted.add(note)
             self._log.notes.append(note)
 
 
 @dataclass
-class Damage:
-    """What the decoder could not make sense of."""
+class DecodeErrors:
+    """Counts of what could not be decoded, or only in part."""
 
     packets: int = 0
-    """Packets marked corrupt or refused by the decoder."""
+    """Packets marked corrupt by the demuxer, or rejected by the decoder."""
     frames: int = 0
-    """Frames delivered though part of them is guessed."""
+    """Frames delivered although the decoder had to conceal errors in them."""
 
     def __str__(self) -> str:
         packets = f"{self.packets} damaged packet{'s' * (self.packets != 1)} could not be decoded"
-        frames = f"{self.frames} frame{'s' * (self.frames != 1)} came out damaged"
+        frames = f"{self.frames} frame{'s' * (self.frames != 1)} {'are' if self.frames != 1 else 'is'} damaged"
         return ", ".join(text for text, count in ((packets, self.packets), (frames, self.frames)) if count)
 
 
 def decode(
-    container: "InputContainer", stream: "VideoStream", stopped: threading.Event, damage: Damage
+    container: "InputContainer", stream: "VideoStream", stopped: threading.Event, errors: DecodeErrors
 ) -> Iterator["VideoFrame"]:
-    """Every frame the decoder gives from here on, its delayed ones included, until the end or `stopped`.
+    """Yield every frame from the current position, including delayed ones, until the end or until `stopped` is set.
+
+    Args:
+        errors: damaged packets are counted here instead of ending the iteration.
 
     Raises:
-        av.error.FFmpegError, OSError: reading failed; damaged packets are counted instead.
+        av.error.FFmpegError, OSError: reading failed.
     """
     for packet in container.demux(stream):
         if stopped.is_set():
             return
-        damage.packets += packet.is_corrupt
+        errors.packets += packet.is_corrupt
         try:
             frames = packet.decode()
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            damage.packets += not packet.is_corrupt
+            errors.packets += not packet.is_corrupt
             continue
         yield from frames
 
 
 def choose_video_stream(container: "InputContainer", where: str) -> "VideoStream":
-    """The stream to decode: the best one (FFmpeg's order) that is not cover art. All others are discarded.
+    """Choose the stream that FFmpeg ranks best and that is not cover art; make the demuxer discard all others.
 
     Raises:
-        SourceError: there is none, or no decoder for it.
+        SourceError: there is no video stream, or no decoder for it.
     """
     moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not moving:
@@ -157,24 +162,19 @@ def choose_video_stream(container: "InputContainer", where: str) -> "VideoStream
     stream = next((s for s in moving if best is not None and s.index == best.index), moving[0])
     for other in container.streams:
         if other is not stream:
-            other.discard = av.stream.Discard.all  # not read at all: of HLS's variants only one is downloaded
+            other.discard = av.stream.Discard.all  # only the chosen variant of an HLS stream is downloaded
     if stream.codec_context is None:
-        raise SourceError("uses a video codec that cannot be decoded here", where=where)
+        raise SourceError("no decoder for its video codec", where=where)
     return stream
 
 
 def nominal_step(stream: "VideoStream", time_base: Fraction) -> int:
-    """pts units between frames at the nominal rate."""
+    """Return the pts units between frames at the nominal rate, 1 if the rate is unknown."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return max(1, round(1 / (rate * time_base))) if rate else 1
 
 
-def shown(url: str) -> str:
-    """A URL for people: without its password."""
+def redacted(url: str) -> str:
+    """Return a URL without its password, for messages."""
     password = urlsplit(url).password if "://" in url else None
     return url.replace(f":{password}@", ":***@", 1) if password else url
-
-
-def explain(error: BaseException) -> str:
-    """FFmpeg's reason without its file name and number."""
-    return str(getattr(error, "strerror", None) or error).strip() or type(error).__name__

@@ -1,6 +1,6 @@
 """Video files through PyAV: every frame, upright, with the container's own timestamps.
 
-Invariant: a frame that can be decoded is delivered; what cannot is named once in `log.warnings`.
+Invariant: every decodable frame is delivered; one line in `log.warnings` says what is missing.
 """
 
 import os
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from stream.capture.base import CaptureLog
 from stream.capture.video import hwaccel
-from stream.capture.video.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
-from stream.errors import SourceError, SourceNotFoundError, UsageError
+from stream.capture.video.decode import DecodeErrors, FrameMaker, choose_video_stream, decode, nominal_step, redacted
+from stream.errors import SourceError, SourceNotFoundError, UsageError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
 
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _MISSING_TAIL_S = 0.25
-"""Where no number of frames is stated, an end this much too early means a cut-off file; less is rounding."""
+"""If the container states no frame count, a file that ends this much too early is cut off; less is rounding."""
 _STEP_BACK_S = 2.0
-"""First step back where a seek landed after the wanted time; doubled until it did not."""
+"""First step back after a seek has landed too late; doubled until a seek lands early enough."""
 _BEFORE_ALL_S = 60.0
-"""A seek so long before the first frame leads to it in MPEG-TS too, which looks for the earlier decoding times."""
+"""Seeking this far before the first frame reaches it in MPEG-TS too, where seeks compare the earlier dts."""
 _NO_KEYFRAMES = frozenset(("gif", "apng"))
-"""Each frame changes the one before, though demuxers call every packet a keyframe: never seek in these."""
-_TICK_SHARE = 1e-3
-"""Of a pts unit: `--start 0.04` means the frame at 1/25 s, which is not the float 0.04."""
+"""Each frame builds on the one before, although demuxers mark every packet as a keyframe: never seek in these."""
+_TOLERANCE = 1e-3
+"""Tolerance in pts units: `--start 0.04` includes the frame at 1/25 s although the float 0.04 is not exactly 1/25."""
 
 
 class VideoSource:
-    """Frames of a video file or finite URL.
+    """Yields the frames of a video file or a finite URL.
 
     Args:
         path: file name or URL.
         start_s, end_s: part to read, in seconds after the file's first frame; `end_s` is exclusive.
         max_frames: stop after this many.
-        threads: decoder threads; default: half the cores, at most 4, so that the model keeps the rest.
-        decoder: what decodes, see `hwaccel.open_container`.
-        container, log: `path` already opened, as `open_network` has it, and what happened; closed with the source.
-        kind: what `info` says it is.
+        threads: decoder threads; default: half the cores, at most 4, to leave the rest to the model.
+        decoder: hardware decoder to use, see `hwaccel.open_container`.
+        container, log: the container if `open_network` has opened `path` already, and its log; closed with the source.
+        kind: value of `info.kind`.
         clock: monotonic seconds.
 
     Raises:
-        SourceNotFoundError: no such file.
-        SourceError: no video in it, or not a single frame can be decoded.
+        SourceNotFoundError: the file does not exist.
+        SourceError: it contains no video, or no frame can be decoded.
         UsageError: no frame lies between `start_s` and `end_s`.
     """
 
@@ -69,7 +69,7 @@ class VideoSource:
         kind: SourceKind = SourceKind.VIDEO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = shown(str(path))
+        self._name = redacted(str(path))
         self.log = CaptureLog() if log is None else log
         self._stopped = threading.Event()
         self._max_frames, self._clock = max_frames, clock
@@ -79,10 +79,10 @@ class VideoSource:
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
             self._time_base = stream.time_base or Fraction(1, 90_000)
-            self._start = 0.0 if start_s is None else start_s / self._time_base - _TICK_SHARE
-            self._end = None if end_s is None else end_s / self._time_base - _TICK_SHARE
+            self._start = 0.0 if start_s is None else start_s / self._time_base - _TOLERANCE
+            self._end = None if end_s is None else end_s / self._time_base - _TOLERANCE
             self._origin = stream.start_time
-            self._damage = Damage()
+            self._errors = DecodeErrors()
             self._problems: list[str] = []
             self._last_end: int | None = None
             maker = FrameMaker(
@@ -121,7 +121,7 @@ class VideoSource:
         """See `Source`."""
         if self._first is not None and not self._stopped.is_set():
             first, self._first = self._first, None
-            yield replace(first, captured_at=self._clock())  # not when the file was opened, before the model's loading
+            yield replace(first, captured_at=self._clock())  # it was decoded at opening, before the model was loaded
         for frame in self._frames:
             if self._stopped.is_set():
                 return
@@ -139,11 +139,11 @@ class VideoSource:
         self._container.close()
 
     def _deliver(self, maker: FrameMaker) -> Generator[Frame, None, None]:
-        """The frames asked for; after the last one, one line in `log.warnings` says what is missing."""
+        """Yield the requested frames, then add a line to `log.warnings` that says what is missing."""
         for decoded in self._readable():
             if self._stopped.is_set():
                 return
-            pts = maker.repaired(decoded.pts)
+            pts = maker.repair_pts(decoded.pts)
             if self._origin is None:
                 self._origin = pts
             since = pts - self._origin
@@ -152,42 +152,45 @@ class VideoSource:
                 continue
             if self._end is not None and since >= self._end:
                 break
-            self._damage.frames += decoded.is_corrupt
-            yield maker.make(decoded, pts, duration=self._shown_for(decoded, pts, maker.count + 1))
+            self._errors.frames += decoded.is_corrupt
+            yield maker.make(decoded, pts, duration=self._duration_of(decoded, pts, maker.count + 1))
             if self._max_frames is not None and maker.count >= self._max_frames:
                 break
         else:
             self._problems += self._cut_off(maker.count)
-        if self._damage.packets or self._damage.frames:
-            self._problems.append(str(self._damage))
+        if self._errors.packets or self._errors.frames:
+            self._problems.append(str(self._errors))
         if self._problems and maker.count and not self._stopped.is_set():
             self.log.warnings.append(f"{self._name}: {', '.join(self._problems)}")
 
-    def _shown_for(self, decoded: "VideoFrame", pts: int, number: int) -> int | None:
-        """Display time of frame `number`; the decoder tells the time to the next *decoded* one, wrong with B-frames."""
-        stream, told = self._stream, decoded.duration or None
+    def _duration_of(self, decoded: "VideoFrame", pts: int, number: int) -> int | None:
+        """Return the display time of frame `number`, counted from 1; None if unknown.
+
+        The decoder reports the time to the next *decoded* frame, which is wrong for the last one with B-frames.
+        """
+        stream, reported = self._stream, decoded.duration or None
         if stream.duration is None or stream.start_time is None:
-            return told
+            return reported
         left = stream.start_time + stream.duration - pts
         if left <= 0:
-            return told
+            return reported
         is_last = self._start <= 0 and number == stream.frames
-        return left if is_last else told and min(told, left)
+        return left if is_last else reported and min(reported, left)
 
     def _readable(self) -> Iterator["VideoFrame"]:
-        """All frames from the first one wanted (or earlier) on, as far as the file can be read."""
+        """Yield all frames from the start position or earlier, as far as the file can be read."""
         try:
             yield from self._positioned()
         except (av.error.FFmpegError, OSError) as error:
             if self._stopped.is_set():
                 return
             if "://" in self._name:
-                reason = "no data in time" if isinstance(error, av.error.ExitError) else explain(error)
+                reason = "no data before the timeout" if isinstance(error, av.error.ExitError) else reason_of(error)
                 raise SourceError(f"reading failed: {reason}", where=self._name) from error
-            self._problems.append(f"cannot be read further: {explain(error)}")
+            self._problems.append(f"cannot be read any further: {reason_of(error)}")
 
     def _positioned(self) -> Iterator["VideoFrame"]:
-        """Decode from the keyframe before the start; where a container's index leads behind it, from an earlier one."""
+        """Decode from a keyframe before the start position, trying earlier ones if the index leads beyond it."""
         container, stream, origin = self._container, self._stream, self._origin
         if self._start > 0 and origin is not None and stream.codec_context.name not in _NO_KEYFRAMES:
             wanted = origin + int(self._start)
@@ -197,20 +200,20 @@ class VideoSource:
                 try:
                     container.seek(target, stream=stream)
                 except av.error.FFmpegError:
-                    continue  # no index, or not so far back
-                frames = decode(container, stream, self._stopped, self._damage)
+                    continue  # there is no index, or it does not go back that far
+                frames = decode(container, stream, self._stopped, self._errors)
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= wanted:
                     yield first
                     yield from frames
                     return
-                self._damage = Damage()  # of a stretch that will be read again
+                self._errors = DecodeErrors()  # these packets will be read again
             with suppress(av.error.FFmpegError):
                 container.seek(origin, stream=stream)
-        yield from decode(container, stream, self._stopped, self._damage)
+        yield from decode(container, stream, self._stopped, self._errors)
 
     def _seek_targets(self, origin: int, wanted: int) -> Iterator[int]:
-        """pts to seek for one after the other, until one leads to a frame that is not behind `wanted`."""
+        """Yield the pts to seek to, one after the other, until one leads to a frame at or before `wanted`."""
         step = int(_STEP_BACK_S / self._time_base)
         yield wanted
         while wanted - step > origin:
@@ -219,7 +222,7 @@ class VideoSource:
         yield origin - int(_BEFORE_ALL_S / self._time_base)
 
     def _cut_off(self, count: int) -> list[str]:
-        """What to say if the file ends before the end that it states."""
+        """Return a problem if the file ends before the end that it states, else nothing."""
         end = self._stated_end()
         if end is None or self._last_end is None:
             return []
@@ -230,11 +233,11 @@ class VideoSource:
             is_cut = count < expected and missing_s > limit_s
         else:
             is_cut = missing_s > _MISSING_TAIL_S
-        told = f" of {expected}" if expected else ""
-        return [f"is cut off: {count}{told} frames could be read, {missing_s:.2g} s are missing"] if is_cut else []
+        total = f" of {expected}" if expected else ""
+        return [f"is cut off: {count}{total} frames could be read, {missing_s:.2g} s are missing"] if is_cut else []
 
     def _stated_end(self) -> int | None:
-        """pts at which the container says that the video ends; None where it says nothing about this stream."""
+        """Return the pts at which this stream ends according to the container, None if it does not say."""
         stream, origin = self._stream, self._origin or 0
         if stream.duration is not None:
             return origin + stream.duration
@@ -244,7 +247,7 @@ class VideoSource:
             return int((int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)) / self._time_base)
         if self._container.duration is not None and len(self._container.streams) == 1:
             return int(Fraction(self._container.duration, av.time_base) / self._time_base)
-        return None  # the container's duration may be that of a longer sound
+        return None  # the container's duration may be that of a longer audio stream
 
     def _estimated_count(self, rate: Fraction | None) -> int | None:
         stream = self._stream
@@ -262,8 +265,8 @@ class VideoSource:
     def _nothing_found(self, start_s: float | None, end_s: float | None) -> Exception:
         if self._last_end is None:
             reasons = ", ".join(self._problems)
-            what = f"holds no frame that can be decoded{reasons and ': ' + reasons}"
-            hint = "perhaps the device does not decode it: use --hwaccel auto or off"
+            what = f"contains no frame that can be decoded{reasons and ': ' + reasons}"
+            hint = "the device may not support it: use --hwaccel auto or off"
             return SourceError(what, where=self._name, hint=hint if self._stream.codec_context.is_hwaccel else "")
         if end_s is not None and end_s <= (start_s or 0):
             return UsageError(f"--end {end_s:g} is not after --start {start_s or 0:g}", where=self._name)
@@ -277,11 +280,11 @@ def _open_file(path: Path, decoder: str, log: CaptureLog) -> "InputContainer":
     if not path.exists():
         raise SourceNotFoundError("no such file", where=str(path), hint="check the name")
     if path.is_file() and path.stat().st_size == 0:
-        raise SourceError("is empty (zero bytes)", where=str(path))
+        raise SourceError("the file is empty", where=str(path))
     try:
         return hwaccel.open_container(str(path), decoder, log)
     except av.error.InvalidDataError as error:
-        what = "is not a video that can be read, or its header is missing (cut off?)"
+        what = "is not a video in a supported format, or its header is missing (cut off?)"
         raise SourceError(what, where=str(path)) from error
     except (av.error.FFmpegError, OSError) as error:
-        raise SourceError(f"cannot be opened: {explain(error)}", where=str(path)) from error
+        raise SourceError(f"cannot be opened: {reason_of(error)}", where=str(path)) from error

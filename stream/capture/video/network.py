@@ -1,6 +1,6 @@
-"""Network streams through PyAV: live ones without buffering, finite ones as files.
+"""Network streams through PyAV: live streams without buffering, finite URLs as files.
 
-Invariant: no wait is longer than the given timeouts, so a peer that stalls ends the source with an error.
+Invariant: no wait exceeds the timeouts, so a server that stalls ends the source with an error.
 """
 
 import errno
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from stream.capture.base import CaptureLog
 from stream.capture.video import hwaccel
-from stream.capture.video.decode import Damage, FrameMaker, choose_video_stream, decode, explain, nominal_step, shown
+from stream.capture.video.decode import DecodeErrors, FrameMaker, choose_video_stream, decode, nominal_step, redacted
 from stream.capture.video.file import VideoSource
-from stream.errors import SourceError
+from stream.errors import SourceError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"})
 _CAMERA_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "srt"})
 _NO_BUFFERING = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000", "analyzeduration": "1000000"}
-"""`nobuffer` throws away what was read while probing, so it is for what is live by nature: not for a short file that
-somebody calls live."""
+"""`nobuffer` discards the packets read while probing. Use it for live protocols only: a short file opened with --live
+would lose its beginning."""
 _BY_SCHEME = {
     "rtsp": {"rtsp_transport": "tcp"},  # UDP loses packets behind most home routers
     "rtsps": {"rtsp_transport": "tcp"},
@@ -37,7 +37,7 @@ _OPENING, _READING = "cannot be opened", "reading failed"
 
 
 class Liveness(StrEnum):
-    """Whether a URL's newest frame wins (LIVE) or every frame counts (FILE)."""
+    """Whether a URL is treated as live (frames may be dropped) or as a file (every frame is processed)."""
 
     AUTO = "auto"
     LIVE = "live"
@@ -56,17 +56,21 @@ def open_network(
     decoder: str = hwaccel.OFF,
     clock: Callable[[], float] = time.monotonic,
 ) -> "LiveSource | VideoSource":
-    """A URL as a live stream or as a file; one connection either way.
+    """Open a URL as a live stream or as a file, with one connection.
 
-    `Liveness.AUTO`: rtsp, rtmp, udp, tcp, srt, rtp and whatever states no duration (unbounded HLS) are live; http(s)
-    with a finite duration is a file.
+    With `Liveness.AUTO`, rtsp, rtmp, udp, tcp, srt, rtp and everything without a duration (unbounded HLS) is live;
+    http(s) with a finite duration is a file.
 
     Args:
-        open_timeout_s, read_timeout_s: limits for connecting and probing, and for each wait for data.
-        start_s, end_s, max_frames, decoder: as for `VideoSource`; a live stream takes neither start nor end.
+        url: with a scheme of `parse.SCHEMES`.
+        live: see `Liveness`.
+        open_timeout_s: limit for connecting and probing.
+        read_timeout_s: limit for each wait for data.
+        start_s, end_s: see `VideoSource`; ignored by a live stream.
+        max_frames, decoder, clock: see `VideoSource`.
 
     Raises:
-        SourceError: it cannot be reached, opened or understood in time.
+        SourceError: the URL cannot be reached or opened in time, or it is not a video.
     """
     address = url.removeprefix("hls+").replace("hls://", "http://", 1)
     scheme = urlsplit(address).scheme.lower()
@@ -97,24 +101,24 @@ def open_network(
     )
 
 
-def hangs_up_politely(url: str) -> bool:
-    """Whether the end of such a stream may be a camera or a relay that restarts: they close the connection in order."""
+def end_may_be_restart(url: str) -> bool:
+    """Return True if end of stream may mean that a camera or relay restarts: these close the connection cleanly."""
     return urlsplit(url).scheme.lower() in _CAMERA_SCHEMES
 
 
 class LiveSource:
-    """Frames of a live stream, decoded as they arrive.
+    """Yields the frames of a live stream, decoded as they arrive.
 
     Args:
-        container: the opened stream; closed with the source.
-        url: where it comes from.
-        read_timeout_s: what the container was opened with, for messages.
+        container: the open stream; closed with the source.
+        url: its address, for messages.
+        read_timeout_s: the timeout that the container was opened with, for messages.
         max_frames: stop after this many.
-        log: what happened when it was opened.
+        log: the log from opening the container.
         clock: monotonic seconds.
 
     Raises:
-        SourceError: no video in it, or no frame arrives.
+        SourceError: the stream contains no video, or no frame arrives.
     """
 
     def __init__(
@@ -132,7 +136,7 @@ class LiveSource:
         self._stopped = threading.Event()
         self._max_frames = max_frames
         try:
-            self._stream = stream = choose_video_stream(container, shown(url))
+            self._stream = stream = choose_video_stream(container, redacted(url))
             stream.thread_type = "SLICE"  # frame threads would hold back one frame each
             time_base = stream.time_base or Fraction(1, 90_000)
             maker = FrameMaker(
@@ -143,12 +147,12 @@ class LiveSource:
                 clock=clock,
             )
             self._frames = self._deliver(maker)
-            self._first = next(self._frames, None)  # it alone tells the true size and orientation
+            self._first = next(self._frames, None)  # only a frame shows the real size and orientation
             if self._first is None:
-                raise SourceError("ended before the first frame", where=shown(url))
+                raise SourceError("ended before the first frame", where=redacted(url))
             hwaccel.check_first_frame(stream.codec_context, self.log)
             self.info = SourceInfo(
-                name=shown(url),
+                name=redacted(url),
                 size=self._first.size,
                 is_live=True,
                 time_base=time_base,
@@ -170,7 +174,7 @@ class LiveSource:
         yield from self._frames
 
     def interrupt(self) -> None:
-        """See `Source`; takes effect when data arrives or the read timeout ends."""
+        """See `Source`; takes effect when data arrives or the read times out."""
         self._stopped.set()
 
     def close(self) -> None:
@@ -181,31 +185,31 @@ class LiveSource:
         self._container.close()
 
     def _deliver(self, maker: FrameMaker) -> Generator[Frame, None, None]:
-        damage = Damage()
+        errors = DecodeErrors()
         try:
-            for decoded in decode(self._container, self._stream, self._stopped, damage):
+            for decoded in decode(self._container, self._stream, self._stopped, errors):
                 if self._stopped.is_set():
                     return
-                damage.frames += decoded.is_corrupt
-                yield maker.make(decoded, maker.repaired(decoded.pts))
+                errors.frames += decoded.is_corrupt
+                yield maker.make(decoded, maker.repair_pts(decoded.pts))
                 if maker.count == self._max_frames:
                     return
         except (av.error.FFmpegError, OSError) as error:
             if not self._stopped.is_set():
                 raise _failure(self._url, _READING, error, self._read_timeout_s) from error
         finally:
-            if damage.packets or damage.frames:  # joining in mid-stream and lost packets are normal
-                self.log.notes.append(f"{shown(self._url)}: {damage}")
+            if errors.packets or errors.frames:  # a note only: joining in mid-stream and packet loss are normal
+                self.log.notes.append(f"{redacted(self._url)}: {errors}")
 
 
 def _failure(url: str, what: str, error: BaseException, limit_s: float, *, is_late: bool = False) -> SourceError:
-    where = shown(url)
+    where = redacted(url)
     if is_late or isinstance(error, av.error.ExitError | TimeoutError):
         return SourceError(f"{what}: no data for {limit_s:g} s", where=where, hint="is the sender running?")
     if isinstance(error, av.error.InvalidDataError):
         return SourceError(f"{what}: this is not a video stream", where=where)
-    if getattr(error, "errno", None) == errno.EIO:  # a name that does not resolve, or a peer that hangs up too early
+    if getattr(error, "errno", None) == errno.EIO:  # the name does not resolve, or the peer closed early
         if what == _READING:
             return SourceError(f"{what}: the connection was lost", where=where)
-        return SourceError(f"{what}: cannot be reached", where=where, hint="is the address right, and the network up?")
-    return SourceError(f"{what}: {explain(error)}", where=where)
+        return SourceError(f"{what}: cannot be reached", where=where, hint="check the address and the network")
+    return SourceError(f"{what}: {reason_of(error)}", where=where)
