@@ -1,7 +1,7 @@
-"""The bounded queue between two stages; stdlib only.
+"""The bounded queue between two stages; imports the standard library only.
 
-Invariant: `close` lets the reader drain what is queued and then ends the stream; `abort` makes both ends raise
-at once. Either way every waiting thread wakes, so no stage can hang on another that is gone.
+Invariant: after `close` the reader drains the queue and then gets the end of stream; after `abort` both ends raise at
+once. Either wakes every waiting thread, so no stage can hang because another one has ended.
 """
 
 import threading
@@ -12,33 +12,34 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_WAKE_S = 0.5  # no wait is untimed: a missed notification costs half a second, not a hang
+_WAKE_S = 0.5
+"""Longest single wait: a missed notification costs half a second and not a hang."""
 
 
-class Full(StrEnum):
+class WhenFull(StrEnum):
     """What `put` does when the channel is full."""
 
     BLOCK = "block"
-    """Wait for room: lossless."""
-    REPLACE_OLDEST = "replace_oldest"
-    """Drop the oldest waiting item: the newest wins."""
+    """Wait until the reader has taken an item: lossless."""
+    DROP_OLDEST = "drop_oldest"
+    """Drop the oldest queued item, so that the reader gets the newest."""
 
 
 class Closed(Exception):
-    """The stream has ended: `get` on a drained closed channel, or `put` on a closed one."""
+    """The channel is closed: raised by `put`, and by `get` once the queue is drained."""
 
 
 class Channel(Generic[T]):
-    """A thread-safe FIFO of at most `capacity` items for one writer and one reader.
+    """A thread-safe FIFO queue of at most `capacity` items for one writer and one reader.
 
     Args:
         capacity: at least 1.
-        when_full: see `Full`.
-        clock: monotonic seconds; counts the time each end waited.
+        when_full: see `WhenFull`.
+        clock: monotonic seconds; measures how long each end waits.
     """
 
     def __init__(
-        self, capacity: int, when_full: Full = Full.BLOCK, *, clock: Callable[[], float] = time.monotonic
+        self, capacity: int, when_full: WhenFull = WhenFull.BLOCK, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be ≥ 1, got {capacity}")
@@ -50,24 +51,22 @@ class Channel(Generic[T]):
         self._closed = False
         self._error: BaseException | None = None
         self.put_wait_s = 0.0
-        """Seconds the writer waited for room."""
+        """Seconds that the writer has waited for the reader."""
         self.get_wait_s = 0.0
-        """Seconds the reader waited for items."""
-        self.replaced = 0
-        """Items dropped by `REPLACE_OLDEST`."""
+        """Seconds that the reader has waited for items."""
 
     def __len__(self) -> int:
         return len(self._items)
 
     def put(self, item: T) -> T | None:
-        """Append `item`; returns the item it replaced, if any.
+        """Append `item` and return the item that was dropped for it, if any.
 
         Raises:
-            Closed: the channel was closed.
-            BaseException: what the channel was aborted with.
+            Closed: the channel is closed.
+            BaseException: the error that the channel was aborted with.
         """
         with self._changed:
-            if self.when_full is Full.BLOCK and len(self._items) >= self.capacity:
+            if self.when_full is WhenFull.BLOCK and len(self._items) >= self.capacity:
                 self.put_wait_s += self._wait(lambda: len(self._items) < self.capacity, None)
             self._raise_if_aborted()
             if self._closed:
@@ -75,18 +74,17 @@ class Channel(Generic[T]):
             dropped: T | None = None
             if len(self._items) >= self.capacity:
                 dropped = self._items.popleft()
-                self.replaced += 1
             self._items.append(item)
             self._changed.notify_all()
             return dropped
 
     def get(self, timeout_s: float | None = None) -> T:
-        """Remove and return the oldest item, waiting up to `timeout_s` (None: until something happens).
+        """Remove and return the oldest item, waiting up to `timeout_s` seconds for one (None: no limit).
 
         Raises:
-            TimeoutError: nothing arrived in time.
+            TimeoutError: no item arrived in time.
             Closed: the channel is closed and drained.
-            BaseException: what the channel was aborted with.
+            BaseException: the error that the channel was aborted with.
         """
         with self._changed:
             if not self._items:
@@ -101,7 +99,7 @@ class Channel(Generic[T]):
             raise TimeoutError(f"nothing arrived within {timeout_s} s")
 
     def get_nowait(self) -> T | None:
-        """The oldest item, or None if nothing is queued now; raises like `get` after an abort."""
+        """Remove and return the oldest item, None if the queue is empty; raises like `get` after an abort."""
         with self._changed:
             self._raise_if_aborted()
             if not self._items:
@@ -120,17 +118,17 @@ class Channel(Generic[T]):
 
     @property
     def is_closed(self) -> bool:
-        """Nothing more will be put; what is queued may still be there."""
+        """True after `close`, even if items are still queued."""
         return self._closed
 
     def close(self) -> None:
-        """End of stream: nothing more is put; the reader drains what is queued. Idempotent."""
+        """End the stream: `put` raises from now on, and the reader drains the queue. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def abort(self, error: BaseException) -> None:
-        """Make both ends raise `error` now and drop what is queued. The first error wins."""
+        """Discard the queue and make both ends raise `error` from now on. Only the first error counts."""
         with self._changed:
             if self._error is None:
                 self._error = error
@@ -142,7 +140,7 @@ class Channel(Generic[T]):
             raise self._error
 
     def _wait(self, ready: Callable[[], bool], timeout_s: float | None) -> float:
-        """Wait until `ready`, closed, aborted or timed out; returns the seconds waited."""
+        """Wait until ready, closed, aborted or timed out; return the seconds waited."""
         start = self._clock()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not (ready() or self._closed or self._error is not None):

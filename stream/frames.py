@@ -1,7 +1,7 @@
-"""What travels through the pipeline: pictures in, depth out; numpy only.
+"""The data types that pass through the pipeline: frames and depth maps; imports numpy only.
 
-Invariant: every instance is validated when made and its pixels are read-only, so no stage can
-change what another stage still reads.
+Invariant: every instance is validated on creation and its pixels are read-only, so no stage can change data that
+another stage still reads.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ DepthMap = NDArray[np.float32]
 
 
 class SourceKind(StrEnum):
-    """What a source is; decides defaults such as the range policy and the output name."""
+    """The kind of a source; decides defaults such as the range policy and the output name."""
 
     VIDEO = "video"
     STILLS = "stills"
@@ -29,7 +29,7 @@ class SourceKind(StrEnum):
 
 
 class DepthKind(StrEnum):
-    """What the numbers of a `Depth` mean."""
+    """The meaning of the values of a `Depth`."""
 
     RELATIVE_DISPARITY = "relative_disparity"
     """Unitless, larger = nearer, known up to scale and shift."""
@@ -39,19 +39,19 @@ class DepthKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Frame:
-    """One upright picture of a source.
+    """One upright image of a source.
 
     Attributes:
-        index: counts captures from 0; a drop shows as a gap.
+        index: number of the capture, from 0; a dropped frame leaves a gap.
         pts: presentation time in units of `time_base`, strictly increasing within a source.
         time_base: seconds per unit of `pts`.
-        captured_at: monotonic clock in seconds when the picture became available.
+        captured_at: time at which the frame became available, on a monotonic clock in seconds.
         rgb: uint8 H×W×3, contiguous, read-only, orientation applied.
-        duration: display time in units of `time_base` where the container tells it, else None.
-        name: file name with suffix for a still (`a.jpg`, or `sub/a.jpg` below the given folder), else "".
+        duration: display time in units of `time_base`, None if unknown.
+        name: file name of a still with suffix (`a.jpg`, or `sub/a.jpg` in a subfolder of the source), else "".
 
     Raises:
-        ValueError: if an attribute does not fit its description.
+        ValueError: an attribute does not match its description.
     """
 
     index: int
@@ -94,13 +94,13 @@ class Depth:
     """A depth map at the size of the frame it was computed from.
 
     Attributes:
-        values: float32 H×W, finite, read-only, as the model's official script computes it.
-        kind: the meaning of the values.
+        values: float32 H×W, finite, read-only, as the model's official script computes them.
+        kind: meaning of the values.
         index: `Frame.index` of its frame.
-        model: catalog name of what computed it, "" where that is not told.
+        model: catalog name of the model, "" if unknown.
 
     Raises:
-        ValueError: if values are not finite float32 H×W.
+        ValueError: the values are not finite float32 H×W.
     """
 
     values: DepthMap
@@ -128,37 +128,37 @@ class Depth:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ComparedDepth(Depth):
-    """The depth maps that several models gave for one frame; its own values are the first model's.
+    """The depth maps that several models computed for one frame; the inherited attributes are the first model's.
 
     Attributes:
-        others: of the further models; sizes may differ from the frame's.
+        others: depth maps of the other models; their sizes may differ from the frame's.
     """
 
     others: tuple[Depth, ...]
 
     @property
     def all(self) -> tuple[Depth, ...]:
-        """Every model's, in order."""
+        """The depth maps of all models, in order."""
         return (self, *self.others)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What is known about a source before its first frame.
+    """Facts about a source that are known before its first frame.
 
     Attributes:
-        name: what the user would call it: the path, URL, `cam:0`, `pattern:testsrc2`.
-        size: (height, width) of the first frame as it will be delivered; stills may differ later.
-        is_live: newest frame wins (a camera) rather than every frame counts (a file).
+        name: the source as the user would name it: a path, URL, `cam:0`, `pattern:testsrc2`.
+        size: (height, width) of the first frame as delivered; later stills may differ.
+        is_live: True if the newest frame matters and others may be dropped, as for a camera; False for files.
         time_base: seconds per pts unit.
-        rate: nominal frames per second, None where unknown or meaningless.
-        frame_count: an estimate for progress bars, never a loop bound; None where unknown.
-        kind: what sort of source it is.
-        audio: path or URL whose first audio stream belongs to these frames, None where there is none.
-        start_s, end_s: the part asked for, in seconds of the source's own clock (first frame = 0).
-        names: the `Frame.name` of every still there may be, so that sinks can tell clashing stems apart.
-        files: the files that are read, where they are known: no output may replace one.
-        notes: said once to the user at start (granted camera mode, tone mapping, repairs).
+        rate: nominal frames per second, None if unknown or meaningless.
+        frame_count: an estimate for progress bars, never a loop bound; None if unknown.
+        kind: see `SourceKind`.
+        audio: path or URL whose first audio stream belongs to these frames, None if there is none.
+        start_s, end_s: the requested part, in seconds of the source's own clock (first frame = 0).
+        names: `Frame.name` of every still that may be delivered, so that sinks can detect clashing stems.
+        files: the files that are read, if known; no output may overwrite them.
+        notes: shown to the user once at start (granted camera mode, tone mapping, repairs).
     """
 
     name: str
@@ -177,8 +177,8 @@ class SourceInfo:
 
     def __post_init__(self) -> None:
         if min(self.size) < 1 or self.time_base <= 0:
-            raise ValueError(f"bad size {self.size} or time base {self.time_base}")
+            raise ValueError(f"size and time_base must be positive, got {self.size} and {self.time_base}")
 
 
 Result = tuple[Frame, Depth]
-"""A frame and the depth that was computed from it."""
+"""A frame and the depth map computed from it."""

@@ -1,11 +1,11 @@
-"""The one door to PyAV and to OpenCV's video and window parts: import order, colour, orientation, timestamps.
+"""The only module that imports PyAV and OpenCV: import order, colour conversion, orientation.
 
-Importing `av` before `cv2` makes `cv2.imshow` hang with the published wheels (both bundle FFmpeg), so every
-module that needs either takes it from here.
-Invariant: cv2 is imported before av, in every process; every conversion between YUV and RGB names its matrix and range.
+Importing `av` before `cv2` makes `cv2.imshow` hang with the published wheels (both bundle FFmpeg), so every other
+module imports them from here.
+Invariant: cv2 is imported before av in every process; every conversion between YUV and RGB states its matrix and range.
 """
 
-import cv2  # isort: skip  (must precede av, see above)
+import cv2  # isort: skip  (must come before av, see above)
 import av  # isort: skip
 
 import struct
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 av.logging.set_level(av.logging.PANIC)
-"""FFmpeg would print on stderr, past the progress bar; its errors arrive as exceptions and warnings of ours."""
+"""FFmpeg would print to stderr and garble the progress bar. Its errors reach us as exceptions instead."""
 
 # Values of ITU-T H.273, as FFmpeg's AVColorSpace, AVColorRange, AVColorTransferCharacteristic and AVColorPrimaries.
 MATRIX_RGB, MATRIX_BT709, MATRIX_UNSPECIFIED, MATRIX_SMPTE170M, MATRIX_BT2020 = 0, 1, 2, 6, 9
@@ -45,39 +45,40 @@ PRIMARIES_BT709 = 1
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """AVColorSpace → swscale's SWS_CS_*: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020 (two names)."""
 _HD_HEIGHT = 720
-"""Untagged video is BT.709 from this height on, BT.601 below: what players and FFmpeg's own tools assume."""
+"""Untagged video of at least this height is taken as BT.709, below it as BT.601, as players and FFmpeg's tools do."""
 
 
 def hdr_name(frame: "VideoFrame") -> str | None:
-    """`PQ` or `HLG` for high-dynamic-range frames, else None."""
+    """Return `PQ` or `HLG` for a high-dynamic-range frame, else None."""
     return {TRANSFER_PQ: "PQ", TRANSFER_HLG: "HLG"}.get(frame.color_trc)
 
 
 def has_known_matrix(frame: "VideoFrame") -> bool:
-    """False if the frame is tagged with a matrix that swscale cannot undo (YCgCo and the like)."""
+    """Return False if the frame is tagged with a matrix that swscale cannot invert (such as YCgCo)."""
     return frame.format.is_rgb or frame.colorspace == MATRIX_UNSPECIFIED or frame.colorspace in _SWS_MATRIX
 
 
 def to_rgb(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "RgbImage":
-    """uint8 H×W×3 full-range RGB of a decoded frame, by the frame's own matrix and range; its transfer is kept.
+    """Convert a decoded frame to uint8 H×W×3 full-range RGB with the frame's own matrix and range.
 
-    1080p on one core: 1.4 ms from 8-bit 4:2:0, 3.4 ms from 10-bit.
+    The transfer function is kept. 1080p takes 1.4 ms from 8-bit 4:2:0 and 3.4 ms from 10-bit on one core.
 
     Args:
-        size_hw: resample to this size, for non-square pixels.
+        frame: as decoded.
+        size_hw: (height, width) to resample to, for non-square pixels; None keeps the size.
     """
     return np.asarray(_converted(frame, size_hw, "rgb24").to_ndarray())
 
 
 def to_rgb16(frame: "VideoFrame", size_hw: tuple[int, int] | None = None) -> "NDArray[np.uint16]":
-    """As `to_rgb`, but uint16 with 65535 = full scale."""
+    """Convert like `to_rgb`, but to uint16 with 65535 = full scale."""
     return np.asarray(_converted(frame, size_hw, "rgb48le").to_ndarray())
 
 
 def _converted(frame: "VideoFrame", size_hw: tuple[int, int] | None, pixel_format: str) -> "VideoFrame":
     height, width = size_hw or (frame.height, frame.width)
     is_scaled = (height, width) != (frame.height, frame.width)
-    # Unscaled, swscale's filter only matters for chroma, where BICUBIC doubles the time of 10-bit frames.
+    # Without scaling, the filter only affects chroma, and BICUBIC would double the time for 10-bit frames.
     interpolation = "BICUBIC" if is_scaled else "BILINEAR"
     if frame.format.is_rgb:
         return frame.reformat(width, height, pixel_format, interpolation=interpolation, threads=1)
@@ -92,20 +93,20 @@ def _converted(frame: "VideoFrame", size_hw: tuple[int, int] | None, pixel_forma
         src_color_range=RANGE_FULL if is_full else RANGE_LIMITED,
         dst_color_range=RANGE_FULL,
         interpolation=interpolation,
-        threads=1,  # more only add wake-ups: 1.5 ms instead of 1.4 at 1080p
+        threads=1,  # more threads only cost wake-ups: 1.5 ms instead of 1.4 at 1080p
     )
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How to turn a decoded picture upright: transpose first, then flip."""
+    """The operations that make a decoded frame upright: first transpose, then flip."""
 
     transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
     def apply(self, rgb: "RgbImage") -> "RgbImage":
-        """uint8 H×W×3 → upright."""
+        """Return a uint8 H×W×3 image made upright."""
         if self.transpose:
             rgb = np.asarray(cv2.transpose(rgb), np.uint8)
         if self.flip_x or self.flip_y:
@@ -115,7 +116,7 @@ class Orientation:
 
 
 def orientation_of(frame: "VideoFrame") -> Orientation:
-    """Orientation of a frame by its display matrix (ISO/IEC 14496-12, 8.3.2; multiples of 90° and flips)."""
+    """Read a frame's display matrix (ISO/IEC 14496-12, 8.3.2); rotations by multiples of 90° and flips."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
@@ -126,7 +127,7 @@ def orientation_of(frame: "VideoFrame") -> Orientation:
 
 
 def display_size(frame: "VideoFrame", pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """(height, width) at which a decoded frame shows square pixels; the width is what changes."""
+    """Return the (height, width) at which a decoded frame has square pixels; only the width changes."""
     if not pixel_aspect or pixel_aspect <= 0:
         return frame.height, frame.width
     return frame.height, max(1, round(frame.width * pixel_aspect))
@@ -136,14 +137,14 @@ def display_size(frame: "VideoFrame", pixel_aspect: Fraction | None) -> tuple[in
 
 
 class RgbConverter:
-    """Makes an encoder's frames of RGB pictures: BT.709, limited range (JPEG: BT.601, full range), and tagged so.
+    """Converts RGB images to frames for an encoder, as BT.709 limited range (JPEG: BT.601 full range), and tags them.
 
-    swscale would convert with BT.601 whatever the encoder is tagged with, so matrix and range are named here and the
-    tags come from the same place. The scaler is kept between pictures: 1.3 ms for 1330×480.
+    By default swscale converts with BT.601 regardless of the encoder's tags, so matrix and range are stated here and
+    the tags are derived from them. The scaler is reused between frames: 1.3 ms for 1330×480.
 
     Args:
         pixel_format: FFmpeg's name, such as `yuv420p`. `yuvj…` formats are JPEG's, whose decoders assume BT.601 at full
-            range whatever is tagged (JFIF 1.02); RGB formats have no matrix.
+            range regardless of tags (JFIF 1.02). RGB formats have no matrix.
     """
 
     def __init__(self, pixel_format: str) -> None:
@@ -155,7 +156,7 @@ class RgbConverter:
         self._scaler = av.video.reformatter.VideoReformatter()
 
     def convert(self, rgb: "RgbImage") -> "VideoFrame":
-        """The frame of a uint8 H×W×3 full-range picture; owns its pixels, has no pts."""
+        """Convert a uint8 H×W×3 full-range image to a frame that owns its pixels and has no pts."""
         if self.pixel_format == "rgb24":
             return av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame = self._scaler.reformat(
@@ -171,16 +172,16 @@ class RgbConverter:
         return frame
 
     def tag(self, encoder: "VideoCodecContext") -> None:
-        """Say in the stream what `convert` does."""
+        """Tag the encoder's stream with the matrix and range of `convert`."""
         encoder.colorspace = self._matrix
         encoder.color_range = self._range
         encoder.color_trc, encoder.color_primaries = TRANSFER_BT709, PRIMARIES_BT709
 
 
 def chroma_steps(pixel_format: str) -> tuple[int, int]:
-    """(rows, columns) of pixels that share one colour sample: (2, 2) for yuv420p, (1, 1) for yuv444p and RGB.
+    """Return the (rows, columns) of pixels that share a chroma sample: (2, 2) for yuv420p, (1, 1) for yuv444p and RGB.
 
-    A picture must be a multiple of these to lose no pixel.
+    An image whose size is not a multiple of these loses pixels.
     """
     probe = av.VideoFormat(pixel_format, 16, 16)
     return 16 // probe.chroma_height(16), 16 // probe.chroma_width(16)

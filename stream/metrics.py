@@ -1,6 +1,6 @@
-"""Counters, rates, latency percentiles and the final `Report`; stdlib only, clock injected.
+"""Counters, rates and latency percentiles of a run; imports the standard library only, takes the clock as an argument.
 
-Invariant: memory does not grow with the number of frames, and on a clean end
+Invariant: memory use does not grow with the number of frames. When a run ends without an error,
 `captured == written + Σ dropped + Σ skipped`.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 _BUCKETS_PER_DECADE = 116
-"""Ratio of neighbouring latency buckets: 10^(1/116) ≈ 1.02, so a percentile is right within 1 %."""
+"""Neighbouring latency buckets differ by a factor of 10^(1/116) ≈ 1.02, so a percentile is accurate within 1 %."""
 
 
 class LatencyHistogram:
@@ -30,7 +30,7 @@ class LatencyHistogram:
         self._total += 1
 
     def percentile(self, percent: float) -> float | None:
-        """Seconds not exceeded by `percent` % of the durations (to 1 %), None if there are none."""
+        """Return the seconds that `percent` % of the durations do not exceed (accurate to 1 %), None without any."""
         wanted = max(1, math.ceil(self._total * percent / 100))
         seen = 0
         for bucket in sorted(self._counts):
@@ -41,7 +41,7 @@ class LatencyHistogram:
 
 
 class Rate:
-    """Events per second: over the last `window_s` seconds for display, and over all. One thread ticks."""
+    """Events per second, in the last `window_s` seconds for display and in the whole run; one thread calls `tick`."""
 
     def __init__(self, clock: Callable[[], float], window_s: float = 2.0) -> None:
         self._clock, self._window_s = clock, window_s
@@ -62,7 +62,7 @@ class Rate:
 
     @property
     def per_s(self) -> float:
-        """Of the last full window; of the running one where none is full yet, or events have stopped."""
+        """Rate in the last full window, or in the current one if none is full yet or events have stopped."""
         elapsed = self._clock() - self._start
         if self._last and elapsed < 2 * self._window_s:
             return self._last
@@ -70,7 +70,7 @@ class Rate:
 
     @property
     def average(self) -> float | None:
-        """From the first event to the latest; None before there are two."""
+        """Rate from the first event to the latest; None before the second event."""
         elapsed = self._latest_s - self._first_s
         return (self._total - 1) / elapsed if elapsed > 0 else None
 
@@ -85,13 +85,13 @@ class Outcome(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """0, 3, 130 or 1, see the command-line contract."""
+        """Exit code of the command: 0, 3, 130 or 1."""
         return {Outcome.DONE: 0, Outcome.DONE_WITH_SKIPS: 3, Outcome.INTERRUPTED: 130, Outcome.FAILED: 1}[self]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTime:
-    """Seconds a stage computed, and seconds it waited for its neighbours."""
+    """Seconds that a stage worked, and seconds that it waited for the stages next to it."""
 
     busy_s: float
     waiting_s: float
@@ -99,16 +99,19 @@ class StageTime:
 
 @dataclass(kw_only=True)
 class Metrics:
-    """Live numbers of a run. Each counter has one writing thread except `dropped`, which is locked."""
+    """Numbers of a run in progress. One thread writes each counter, except `dropped`, which has a lock."""
 
     clock: Callable[[], float] = time.monotonic
     delivered: int = 0
-    """Frames the source yielded; counted with `captured`."""
+    """Frames that the source yielded; counted by `count_captured`."""
     inferred: int = 0
-    """Frames that went through the model; counted with `computed`."""
+    """Frames that the model has processed; counted by `count_inferred`."""
     written: int = 0
+    """Frames that every lossless sink accepted."""
     shown: int = 0
+    """Frames that the preview displayed."""
     not_shown: int = 0
+    """Frames that the preview skipped because it was busy."""
     first_capture_s: float | None = None
     last_capture_s: float | None = None
     last_output_s: float | None = None
@@ -120,7 +123,7 @@ class Metrics:
     def __post_init__(self) -> None:
         self.capture_rate, self.model_rate, self.output_rate = (Rate(self.clock) for _ in range(3))
 
-    def captured(self) -> None:
+    def count_captured(self) -> None:
         """Count a frame that the source yielded."""
         self.last_capture_s = self.clock()
         if self.first_capture_s is None:
@@ -128,17 +131,17 @@ class Metrics:
         self.delivered += 1
         self.capture_rate.tick()
 
-    def computed(self) -> None:
-        """Count a frame that went through the model."""
+    def count_inferred(self) -> None:
+        """Count a frame that the model has processed."""
         self.inferred += 1
         self.model_rate.tick()
 
     def drop(self, cause: str, count: int = 1) -> None:
-        """Count frames lost on purpose; thread-safe."""
+        """Count frames dropped on purpose; thread-safe."""
         with self._lock:
             self.dropped[cause] += count
 
-    def output(self, captured_at: float) -> None:
+    def record_output(self, captured_at: float) -> None:
         """Record that a frame captured at `captured_at` has left the pipeline."""
         now = self.clock()
         self.last_output_s = now
@@ -146,21 +149,23 @@ class Metrics:
         self._recent.append(now - captured_at)
         self.output_rate.tick()
 
-    def recent_age(self, percent: float) -> float | None:
-        """Seconds from capture to output that `percent` % of the last 120 frames did not exceed; None before the first.
-        For display, from the thread that calls `output`."""
-        ages = sorted(self._recent)
-        return ages[max(0, math.ceil(len(ages) * percent / 100) - 1)] if ages else None
+    def recent_latency_s(self, percent: float) -> float | None:
+        """Return the latency that `percent` % of the last 120 frames did not exceed; None before the first output.
+
+        For display; call it from the thread that calls `record_output`.
+        """
+        latencies = sorted(self._recent)
+        return latencies[max(0, math.ceil(len(latencies) * percent / 100) - 1)] if latencies else None
 
     @property
     def rates(self) -> dict[str, float]:
-        """See `Report.rates`."""
+        """Average rate of each stage by its name, without those that have no two events."""
         rates = {"capture": self.capture_rate, "model": self.model_rate, "output": self.output_rate}
         return {name: rate.average for name, rate in rates.items() if rate.average is not None}
 
     @property
     def fps(self) -> float | None:
-        """Written frames per second from first capture to last output, None before two frames."""
+        """Written frames per second from the first capture to the last output; None before two frames are written."""
         if self.first_capture_s is None or self.last_output_s is None or self.written < 2:
             return None
         elapsed = self.last_output_s - self.first_capture_s

@@ -48,7 +48,7 @@ def test_fps_counts_from_first_capture_to_last_output() -> None:
     for _ in range(20):
         now[0] += 0.1
         metrics.written += 1
-        metrics.output(now[0] - 0.05)
+        metrics.record_output(now[0] - 0.05)
     assert metrics.fps == pytest.approx(10)
     assert metrics.latency.percentile(95) == pytest.approx(0.05, rel=0.01)
 

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from enum import StrEnum
 
-from stream.channel import Full
+from stream.channel import WhenFull
 
 LOOKAHEAD_BATCHES = 4
 """Stills are grouped by shape within this many batches."""
@@ -63,7 +63,7 @@ def infer_stream(
 ) -> Iterator[tuple[Frame, Depth]]:
     """Yield (frame, depth) for every frame of the channel until it is closed.
 
-    A lossless channel (`Full.BLOCK`) is waited for until a batch is full; of a live one, what is queued is taken.
+    A lossless channel (`WhenFull.BLOCK`) is waited for until a batch is full; of a live one, what is queued is taken.
 
     Args:
         batch: most frames in one forward pass.
@@ -75,7 +75,7 @@ def infer_stream(
     """
     waiting = _Waiting(engine, batch=batch, grouping=grouping, on_skip=on_skip)
     ordered = _Ordered(waiting.unreleased)
-    may_wait_for_more = frames.when_full is Full.BLOCK
+    may_wait_for_more = frames.when_full is WhenFull.BLOCK
     most_pending = engine.depth if may_wait_for_more else 1  # a live frame must not wait behind another one
     ended = False
     while not ended or waiting or engine.pending:

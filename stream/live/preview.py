@@ -215,7 +215,7 @@ class Preview:
         if now is not None:
             rates = (("camera", now.capture_rate), ("model", now.model_rate), ("shown", now.output_rate))
             rows += [(name, f"{rate.per_s:.1f} fps") for name, rate in rates]
-            ages = [round(age * 1000, 1) for percent in (50, 95) if (age := now.recent_age(percent)) is not None]
+            ages = [round(age * 1000, 1) for percent in (50, 95) if (age := now.recent_latency_s(percent)) is not None]
             rows += [(name, f"{age:.0f} ms") for name, age in zip(("age", "age, 95 % below"), ages, strict=False)]
             rows += [(cause.replace("_", " "), f"{n} dropped") for cause, n in {**log.dropped, **now.dropped}.items()]
             rows.append(("frames", str(now.written)))
@@ -317,7 +317,7 @@ class Preview:
             now = self.metrics
             rates = (("camera", now.capture_rate), ("model", now.model_rate), ("shown", now.output_rate))
             lines.append("  ".join(f"{name} {rate.per_s:.1f} fps" for name, rate in rates))
-            ages = [age * 1000 for percent in (50, 95) if (age := now.recent_age(percent)) is not None]
+            ages = [age * 1000 for percent in (50, 95) if (age := now.recent_latency_s(percent)) is not None]
             if ages:
                 lines.append(f"age {ages[0]:.0f} ms, 95% below {ages[1]:.0f} ms")
             dropped = {**log.dropped, **now.dropped}

@@ -160,7 +160,7 @@ class Pipeline:
         if shown is not None:
             self.metrics.shown += shown
             self.metrics.not_shown += not shown
-        self.metrics.output(frame.captured_at)
+        self.metrics.record_output(frame.captured_at)
 
     def _end(self, *, is_live: bool) -> Outcome:
         """End the sinks after the last result: an unfinished file job stays partial, a live recording is complete."""

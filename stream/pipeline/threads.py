@@ -13,7 +13,7 @@ from contextvars import copy_context
 from typing import Any
 
 from stream.capture.base import Skipped, Source
-from stream.channel import Channel, Closed, Full
+from stream.channel import Channel, Closed, WhenFull
 from stream.frames import Frame, Result
 from stream.infer.base import Inference
 from stream.metrics import Metrics, StageTime
@@ -29,7 +29,7 @@ def channel(*, is_live: bool, queue: int) -> Channel[Any]:
     So what is shown is no older than one frame interval, one inference and one rendering, and what was waiting for
     each: tests/test_live_age.py.
     """
-    return Channel(1, Full.REPLACE_OLDEST) if is_live else Channel(queue, Full.BLOCK)
+    return Channel(1, WhenFull.DROP_OLDEST) if is_live else Channel(queue, WhenFull.BLOCK)
 
 
 class Stages:
@@ -155,7 +155,7 @@ class Stages:
         metrics = self.metrics
         try:
             for frame in self.source:
-                metrics.captured()
+                metrics.count_captured()
                 if self.frames.put(frame) is not None:
                     metrics.drop("model_busy")
                 if self._stop.is_set():
@@ -167,7 +167,7 @@ class Stages:
     def _infer(self) -> None:
         try:
             for result in self.inference.stream(self.frames, self._refuse):
-                self.metrics.computed()
+                self.metrics.count_inferred()
                 if self.results.put(result) is not None:
                     self.metrics.drop("output_busy")
                 if self._stop.is_set():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.channel import Channel, Full
+from stream.channel import Channel, WhenFull
 from stream.errors import ModelError
 from stream.frames import Depth, DepthKind, Frame
 from stream.infer import batcher
@@ -60,7 +60,7 @@ class FakeEngine:
         ]
 
 
-def filled(frames: Sequence[Frame], *, when_full: Full = Full.BLOCK, close: bool = True) -> Channel[Frame]:
+def filled(frames: Sequence[Frame], *, when_full: WhenFull = WhenFull.BLOCK, close: bool = True) -> Channel[Frame]:
     channel: Channel[Frame] = Channel(max(1, len(frames)), when_full)
     for item in frames:
         channel.put(item)
@@ -85,10 +85,10 @@ def streamed(
     st.integers(1, 5),
     st.integers(1, 2),
     st.sampled_from(Grouping),
-    st.sampled_from(Full),
+    st.sampled_from(WhenFull),
 )
 def test_every_frame_comes_out_once_and_in_order(
-    widths: list[int], batch: int, depth: int, grouping: Grouping, when_full: Full
+    widths: list[int], batch: int, depth: int, grouping: Grouping, when_full: WhenFull
 ) -> None:
     engine, skipped = FakeEngine(depth=depth, batch=batch), list[int]()
     frames = [frame(i, width) for i, width in enumerate(widths)]
@@ -146,7 +146,7 @@ def test_the_tail_is_flushed() -> None:
 
 
 def test_a_live_source_does_not_wait_for_a_batch_or_for_the_next_frame() -> None:
-    channel = filled([frame(0)], when_full=Full.REPLACE_OLDEST, close=False)
+    channel = filled([frame(0)], when_full=WhenFull.DROP_OLDEST, close=False)
     engine = FakeEngine(depth=2, batch=4)
     results = streamed(channel, engine)
     for index in range(3):

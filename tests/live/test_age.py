@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from stream.channel import Channel, Full
+from stream.channel import Channel, WhenFull
 from stream.pipeline.threads import channel
 
 HOUR_S = 3600.0
@@ -42,7 +42,7 @@ def simulate(
     def camera() -> Iterator[float]:
         while True:
             yield interval_s()
-            if frames.when_full is Full.BLOCK:
+            if frames.when_full is WhenFull.BLOCK:
                 while len(frames) >= frames.capacity:
                     yield POLL_S
             ages.captured += 1
@@ -55,7 +55,7 @@ def simulate(
                 yield POLL_S
                 continue
             yield inference_s()
-            while results.when_full is Full.BLOCK and len(results) >= results.capacity:
+            while results.when_full is WhenFull.BLOCK and len(results) >= results.capacity:
                 yield POLL_S
             ages.dropped += results.put(captured) is not None
 
@@ -105,7 +105,7 @@ def test_the_age_of_what_is_shown_stays_bounded(ratio: float, stalls: bool) -> N
 
 
 def test_a_blocking_queue_would_be_noticed() -> None:
-    ages = simulate(lambda: 0.05, lambda: 0.1, lambda: Channel(100, Full.BLOCK))
+    ages = simulate(lambda: 0.05, lambda: 0.1, lambda: Channel(100, WhenFull.BLOCK))
     assert ages.worst_s > 5
     lossless = simulate(lambda: 0.05, lambda: 0.1, lambda: channel(is_live=False, queue=4))
     assert lossless.worst_s > 0.05 + 0.1 + 2 * RENDER_S + 2 * POLL_S

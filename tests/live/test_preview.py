@@ -245,10 +245,10 @@ def test_the_numbers_are_those_of_the_run(viewer: Viewer) -> None:
     metrics = Metrics(clock=lambda: now[0])
     for step in range(90):
         now[0] = (step + 1) / 30
-        metrics.captured()
+        metrics.count_captured()
         if step % 3 == 2:
-            metrics.computed()
-            metrics.output(now[0] - (0.2 if step == 89 else 0.05))
+            metrics.count_inferred()
+            metrics.record_output(now[0] - (0.2 if step == 89 else 0.05))
         else:
             metrics.drop("model_busy")
     viewer.preview.metrics = metrics
