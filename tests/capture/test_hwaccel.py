@@ -40,7 +40,7 @@ def test_a_video_that_the_device_does_not_decode_is_an_error(clip: Path) -> None
 
 
 @pytest.mark.parametrize(("has_device", "why"), [(False, "this machine has"), (True, "vulkan cannot decode")])
-def test_auto_goes_on_with_the_processor_says_so_and_counts_it(
+def test_auto_falls_back_to_the_cpu_notes_it_and_counts_it(
     has_device: bool, why: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hwaccel, "_supported", lambda: ["vulkan"])

@@ -80,7 +80,7 @@ def test_a_part_of_a_url_is_read_with_ranges(clip: Path) -> None:
             assert [number_of(frame.rgb) for frame in source] == [0, 1, 2]
 
 
-def test_what_is_live_can_be_said(clip: Path, transport_stream: bytes) -> None:
+def test_live_and_file_can_be_requested(clip: Path, transport_stream: bytes) -> None:
     answers = {"/clip.mp4": Answer(clip.read_bytes()), "/live.ts": Answer(transport_stream, kind="video/mp2t")}
     with HttpServer(answers) as server:
         with closing(open_network(server.url(), live=Liveness.LIVE)) as source:
@@ -102,7 +102,7 @@ def test_what_is_live_can_be_said(clip: Path, transport_stream: bytes) -> None:
         ("/empty.mp4", "cannot be opened|not a video stream"),
     ],
 )
-def test_what_is_no_video_is_one_clear_line(tmp_path: Path, path: str, says: str) -> None:
+def test_a_url_that_is_not_a_video_is_a_one_line_error(tmp_path: Path, path: str, says: str) -> None:
     answers = {
         "/broken.mp4": Answer(b"no", status=500),
         "/page.html": Answer(b"<html><body>Sign in</body></html>" * 50, kind="text/html"),
@@ -116,7 +116,7 @@ def test_what_is_no_video_is_one_clear_line(tmp_path: Path, path: str, says: str
 
 
 @pytest.mark.parametrize("scheme", ["http", "tcp", "rtsp"])
-def test_nobody_listens(scheme: str) -> None:
+def test_a_refused_connection_is_an_error(scheme: str) -> None:
     with pytest.raises(SourceError, match=r"cannot be opened: Connection refused"):
         open_network(f"{scheme}://127.0.0.1:{refused_port()}/x", open_timeout_s=5)
 

@@ -100,8 +100,8 @@ def test_every_scheme_is_live_or_http() -> None:
     assert {scheme.removeprefix("hls+") for scheme in SCHEMES} == LIVE_SCHEMES | {"http", "https", "hls"}
 
 
-def taken(text: str, **options: object) -> tuple[Source, int]:
-    """The source and how many frames it gave."""
+def opened_and_read(text: str, **options: object) -> tuple[Source, int]:
+    """Return the source and the number of frames it delivered."""
     with closing(open_source(text, options=SourceOptions(**options))) as source:  # type: ignore[arg-type]
         return source, sum(1 for _ in source)
 
@@ -125,25 +125,25 @@ def taken(text: str, **options: object) -> tuple[Source, int]:
 )
 def test_what_is_opened(there: Path, text: str, kind: str, count: int) -> None:
     assert there.exists()
-    source, frames = taken(text)
+    source, frames = opened_and_read(text)
     assert (source.info.kind, frames, source.info.is_live) == (SourceKind(kind), count, False)
     assert source.info.name == text
     assert source.log.skipped == []
 
 
 def test_names_are_relative_to_what_was_named(there: Path) -> None:
-    assert taken("photos", recursive=True)[0].info.names == ("img2.jpg", "img10.png", "sub/c.png")
-    assert taken("list.txt")[0].info.names == ("photos/img10.png", "a.jpg")
-    assert taken(str(there / "a.jpg"))[0].info.names == ("a.jpg",)
-    assert taken(f"file://{there}/a.jpg")[0].info.names == ("a.jpg",)
+    assert opened_and_read("photos", recursive=True)[0].info.names == ("img2.jpg", "img10.png", "sub/c.png")
+    assert opened_and_read("list.txt")[0].info.names == ("photos/img10.png", "a.jpg")
+    assert opened_and_read(str(there / "a.jpg"))[0].info.names == ("a.jpg",)
+    assert opened_and_read(f"file://{there}/a.jpg")[0].info.names == ("a.jpg",)
 
 
 def test_options_reach_their_source(there: Path) -> None:
     assert there.exists()
-    assert taken("photos", rate=Fraction(24))[0].info.time_base == Fraction(1, 24)
-    assert taken("photos", max_frames=1)[1] == 1
-    assert taken("clip.mp4", max_frames=2)[1] == 2
-    assert taken("moving.webp", end_s=0.1)[1] == 2
+    assert opened_and_read("photos", rate=Fraction(24))[0].info.time_base == Fraction(1, 24)
+    assert opened_and_read("photos", max_frames=1)[1] == 1
+    assert opened_and_read("clip.mp4", max_frames=2)[1] == 2
+    assert opened_and_read("moving.webp", end_s=0.1)[1] == 2
     with pytest.raises(SourceError, match="megapixels"):
         open_source("a.jpg", options=SourceOptions(max_pixels=100))
 
@@ -168,7 +168,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCapture]:
 
 def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> None:
     options = {"camera_size_hw": (720, 1280), "camera_rate": Fraction(15), "camera_fourcc": "MJPG", "max_frames": 2}
-    source, frames = taken("cam:5", **options)
+    source, frames = opened_and_read("cam:5", **options)
     assert (source.info.name, source.info.kind, frames) == ("cam:5", SourceKind.CAMERA, 2)
     assert "asked for 1280×720, 15 frames/s, MJPG" in source.info.notes[0]
     assert plugged_in.asked

@@ -14,12 +14,16 @@ from PIL import Image, ImageCms
 
 from stream.capture.stills.animation import AnimatedSource
 from stream.capture.stills.find import find_pictures, natural_key
-from stream.capture.stills.picture import is_picture, open_picture, read_picture
+from stream.capture.stills.picture import is_picture, open_picture
 from stream.capture.stills.source import ImagesSource
 from stream.errors import SourceError, SourceNotFoundError
 from stream.frames import Frame, SourceKind
 from stream.media import cv2
 from tests.support import picture_files as files
+
+
+def read_picture(path: Path) -> np.ndarray:
+    return open_picture(path).decode().rgb
 
 
 def difference(got: np.ndarray, wanted: np.ndarray) -> float:

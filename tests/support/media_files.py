@@ -1,7 +1,7 @@
-"""Real media files for tests, made with PyAV; every picture carries its number, so a test can prove which frame it got.
+"""Writes real media files for tests with PyAV; every frame shows its number, so a test can check which one it got.
 
-Colours are converted to YUV here, by the formulas of ITU-T H.273 in numpy, so that a test of the decoder's colours
-does not rest on the converter it tests.
+Colours are converted to YUV here, with the formulas of ITU-T H.273 in numpy, so that a test of the decoder's colours
+does not depend on the converter under test.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +49,7 @@ def number_of(rgb: Rgb) -> int:
 
 
 def quarters(_index: int, size_hw: tuple[int, int]) -> Rgb:
-    """Four coloured quarters, to tell an orientation."""
+    """Four coloured quarters, from which an orientation can be recognised."""
     height, width = size_hw
     picture = np.zeros((height, width, 3), np.uint8)
     for i, colour in enumerate(COLOURS):
@@ -197,7 +197,7 @@ def write_video(
 
 
 def write_audio(path: Path, *, seconds: float = 0.5) -> Path:
-    """A file that holds sound and nothing else."""
+    """Write a file with an audio stream and nothing else."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=48_000, layout="mono")
         for packet in _sine(stream, seconds):
@@ -206,7 +206,7 @@ def write_audio(path: Path, *, seconds: float = 0.5) -> Path:
 
 
 def truncated(source: Path, target: Path, *, share: float) -> Path:
-    """The first `share` of a file's bytes, as an interrupted copy leaves it."""
+    """Write the first `share` of a file's bytes, like an interrupted copy."""
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * share)])
     return target

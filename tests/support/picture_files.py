@@ -1,4 +1,4 @@
-"""Makes real picture files for tests, in every format and with every oddity that capture must handle."""
+"""Writes real image files for tests, in every format and with every peculiarity that capture must handle."""
 
 import io
 import struct
@@ -20,14 +20,14 @@ WHITE_D50 = (0.96420, 1.0, 0.82491)
 
 
 def scene(height: int = 40, width: int = 64) -> Pixels:
-    """A smooth picture in which no two corners, rows or columns look alike, so that every turn shows."""
+    """A smooth image in which no two corners, rows or columns are alike, so that every rotation and flip is visible."""
     y, x = np.mgrid[:height, :width]
     patch = np.where((y < height // 2) & (x < width // 2), 200, 40)
     return np.stack([x * 255 // width, y * 255 // height, patch], axis=-1).astype(np.uint8)
 
 
 def exif(orientation: int) -> bytes:
-    """An EXIF block that says nothing but the orientation."""
+    """An EXIF block with nothing but the orientation."""
     block = Image.Exif()
     block[0x0112] = orientation
     return block.tobytes()
@@ -49,7 +49,7 @@ STORED_FROM_UPRIGHT = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a, -1),
 }
-"""How an upright picture is stored under each EXIF orientation: where the standard says row 0 and column 0 are."""
+"""EXIF orientation → the stored form of an upright image, from the positions of row 0 and column 0 in the standard."""
 
 
 def stored(upright: Pixels, orientation: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Servers on 127.0.0.1 for tests of network sources: threads that are joined, faults on demand."""
+"""Servers on 127.0.0.1 for tests of network sources, with faults on demand; their threads are joined."""
 
 import base64
 import contextlib
@@ -13,23 +13,23 @@ from typing import Any
 from stream.media import av
 
 Talk = Callable[[socket.socket, threading.Event], None]
-"""What a server does with its connection, until it is done or the event is set."""
+"""Serves one connection until it is done or the event is set."""
 _WRONG_LOGIN = "401 Unauthorized"
 WAIT_S = 10.0
-"""No wait of a server is longer, so that a failing test ends."""
+"""Limit of every wait of a server, so that a failing test ends."""
 
 
 class Answer:
-    """What an HTTP path answers.
+    """The response to one HTTP path.
 
     Args:
-        body: whole content.
-        status: of the answer.
+        body: the whole content.
+        status: HTTP status code.
         kind: content type.
-        ranges: serve parts of it on request.
-        sent: bytes after which the connection is closed, though more was promised; None for all.
-        stall: then keep it open and say nothing more.
-        endless: parts for ever, with no length stated; `body` is ignored.
+        ranges: support range requests.
+        sent: close the connection after this many bytes although more was announced; None sends everything.
+        stall: keep the connection open after `sent` bytes without sending more.
+        endless: yields parts for ever, without a stated length; `body` is ignored.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Answer:
 
 
 class HttpServer:
-    """Answers by path; `requests` holds (path, Range header) of each request."""
+    """Serves `answers` by path; `requests` records (path, Range header) of each request."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers, self.requests = answers, list[tuple[str, str | None]]()
@@ -116,8 +116,10 @@ class HttpServer:
 
 @contextmanager
 def tcp_server(*talks: Talk) -> Iterator[int]:
-    """Accepts one connection after the other and hands each to the next of `talks` with an event that is set at the
-    end; yields the port."""
+    """Accept one connection after the other and pass each to the next of `talks`, with an event that is set at the end.
+
+    Yields the port.
+    """
     stopped = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(WAIT_S)
@@ -155,7 +157,7 @@ def send_then_stall(data: bytes) -> Talk:
 
 
 def send_until_left(data: bytes, left: threading.Event) -> Talk:
-    """Sends `data`, waits for the client to hang up, and sets `left` when it did."""
+    """Send `data`, wait for the client to close the connection, and set `left` when it has."""
 
     def talk(connection: socket.socket, _stopped: threading.Event) -> None:
         connection.sendall(data)
@@ -169,9 +171,9 @@ class RtspCamera:
     """An IP camera: H.264 over RTP, interleaved with the RTSP connection (RFC 2326, 10.12). It refuses UDP.
 
     Args:
-        path: the video it sends, as fast as the client takes it.
-        sent: how many of its RTP packets; None for all.
-        login: `name:password` that it demands (Basic, RFC 7617).
+        path: the video to send, as fast as the client reads it.
+        sent: number of RTP packets to send; None for all.
+        login: `name:password` that it requires (Basic, RFC 7617).
         hangs_up: close the connection after the last packet; else wait for the client.
     """
 
@@ -180,7 +182,7 @@ class RtspCamera:
         self._login = b"Basic " + base64.b64encode(login.encode()) if login else None
         self._hangs_up = hangs_up
         self.methods: list[str] = []
-        """Of every request with the right login."""
+        """Methods of the requests with the right login."""
 
     def talk(self, connection: socket.socket, _stopped: threading.Event) -> None:
         """See `tcp_server`."""
@@ -238,7 +240,7 @@ def rtp_packets(path: Path) -> list[bytes]:
 
 @contextmanager
 def udp_sender(data: bytes, *, port: int) -> Iterator[None]:
-    """Sends `data` to 127.0.0.1:`port` in packets of 1316 bytes, over and over, as a camera that nobody can ask."""
+    """Send `data` to 127.0.0.1:`port` in packets of 1316 bytes, repeatedly, like a camera without a back channel."""
     stopped = threading.Event()
 
     def send() -> None:
@@ -259,13 +261,13 @@ def udp_sender(data: bytes, *, port: int) -> Iterator[None]:
 
 
 def free_udp_port() -> int:
-    """A port nobody uses right now."""
+    """Return a UDP port that is free at the moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def refused_port() -> int:
-    """A TCP port where nobody listens."""
+    """Return a TCP port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

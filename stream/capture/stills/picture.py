@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from pillow_heif import HeifImageFile
@@ -89,7 +88,7 @@ class Picture:
         """Decode the primary image of a HEIC, or the first image of any other file, and close the file.
 
         Alpha is dropped and the colour under it kept, as the official scripts of the depth models do: compositing onto
-        a background would add a depth edge.
+        a background would add a depth edge. 16-bit samples keep their high byte, as in Pillow and libpng.
 
         Raises:
             SourceError: the data are damaged or contradict the header.
@@ -159,22 +158,6 @@ def open_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture
         stream.close()
         raise
     return picture
-
-
-def read_picture(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read one image file.
-
-    Args:
-        path: a file in one of `FORMATS`.
-        max_pixels: see `open_picture`.
-
-    Returns:
-        uint8 H×W×3, sRGB, upright. 16-bit samples keep their high byte (as in Pillow and libpng).
-
-    Raises:
-        SourceError: see `open_picture` and `Picture.decode`.
-    """
-    return open_picture(path, max_pixels=max_pixels).decode().rgb
 
 
 def is_picture(path: Path) -> bool:
