@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from stream.errors import OutputError, SinkError
+from stream.errors import OutputError, SinkError, reason_of
 
 WriteContent = Callable[[BinaryIO], None]
 """Writes the content of one file to a binary file that is open for writing."""
@@ -63,7 +63,7 @@ def as_sink_error(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         hint = "free some space or choose another disk with -o" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise SinkError(f"cannot be written: {reason(error)}", where=str(path), hint=hint) from error
+        raise SinkError(f"cannot be written: {reason_of(error)}", where=str(path), hint=hint) from error
 
 
 class CreatedFolders:
@@ -135,7 +135,7 @@ def check_free_space(folder: Path, needed_bytes: int, what: str) -> None:
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise OutputError(f"the free space cannot be read: {reason(error)}", where=str(place)) from error
+        raise OutputError(f"the free space cannot be read: {reason_of(error)}", where=str(place)) from error
     if needed_bytes > free:
         raise OutputError(
             f"{what} would take about {_readable(needed_bytes)}, but only {_readable(free)} is free",
@@ -151,8 +151,3 @@ def _readable(count: int) -> str:
         if value < 1000:
             break
     return f"{value:.3g} {unit}"
-
-
-def reason(error: BaseException) -> str:
-    """The system's description of an error, without number and path."""
-    return str(getattr(error, "strerror", None) or error).strip()

@@ -12,8 +12,8 @@ import numpy as np
 from stream.channel import Channel
 from stream.compare.sheet import SheetRenderer, shrink
 from stream.config import Config
-from stream.errors import ModelError, SinkError
-from stream.files import check_free_space, reason
+from stream.errors import ModelError, SinkError, reason_of
+from stream.files import check_free_space
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame, Result, SourceInfo
 from stream.jobs.source import open_config_source
 
@@ -115,7 +115,7 @@ def _store_maps(config: Config, engine: "Engine", folder: Path, renderer: SheetR
             np.savez(_stored_path(folder, frame), **_stored(engine, frame, renderer))  # type: ignore[arg-type]
     except OSError as error:
         hint = "free some space, or set TMPDIR to a folder on another disk"
-        raise SinkError(f"cannot be written: {reason(error)}", where=str(folder), hint=hint) from error
+        raise SinkError(f"cannot be written: {reason_of(error)}", where=str(folder), hint=hint) from error
     finally:
         source.close()
         engine.close()

@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from stream.files import reason
+from stream.errors import reason_of
 from stream.frames import SourceInfo
 from stream.media import av
 from stream.sinks.encoders import Container
@@ -65,7 +65,7 @@ class AudioTrack:
         try:
             source = av.open(url, timeout=_TIMEOUT_S, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
-            notes.append(f"no audio: {url} cannot be read again for its audio: {reason(error)}")
+            notes.append(f"no audio: {url} cannot be read again for its audio: {reason_of(error)}")
             return None
         stream = next(iter(source.streams.audio), None)
         if stream is None or stream.codec_context is None or not stream.sample_rate or not stream.time_base:
@@ -173,7 +173,7 @@ class AudioTrack:
                     return
                 yield packet
         except (av.error.FFmpegError, OSError) as error:
-            self._notes.append(f"the audio ends at {float(self._read_s):.1f} s: {reason(error)}")
+            self._notes.append(f"the audio ends at {float(self._read_s):.1f} s: {reason_of(error)}")
 
     def _start_s(self, packet: "Packet[Any]") -> Fraction:
         return (packet.pts or 0) * packet.time_base

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
-from stream.errors import OutputError
-from stream.files import existing_parent, reason
+from stream.errors import OutputError, reason_of
+from stream.files import existing_parent
 from stream.frames import Frame
 
 _BYTES_PER_PIXEL = {
@@ -112,7 +112,7 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
                 raise OutputError("the output folder contains the input", where=where, hint="choose another folder")
         is_used = any(not entry.name.startswith(".") for entry in path.iterdir()) if path.is_dir() else path.exists()
     except OSError as error:
-        raise OutputError(f"cannot be used: {reason(error)}", where=where) from error
+        raise OutputError(f"cannot be used: {reason_of(error)}", where=where) from error
     if is_used and not overwrite:
         what = "the folder exists and is not empty" if path.is_dir() else "the file exists"
         raise OutputError(what, where=where, hint="choose another name or pass --overwrite")

@@ -9,14 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 
-from stream.errors import OutputError, SinkError
+from stream.errors import OutputError, SinkError, reason_of
 from stream.files import (
     CreatedFolders,
     WriteContent,
     as_sink_error,
     check_partial,
     partial_path,
-    reason,
     write_file,
 )
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
@@ -98,7 +97,7 @@ class PerFrameSink(ABC):
             self._folders.create(self.path.parent if self._is_single else self.path)
         except OSError as error:
             self._folders.remove_empty()
-            raise OutputError(f"cannot be created: {reason(error)}", where=str(self.path)) from error
+            raise OutputError(f"cannot be created: {reason_of(error)}", where=str(self.path)) from error
         self._writer = BackgroundWriter()
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:
@@ -121,7 +120,7 @@ class PerFrameSink(ABC):
             try:
                 self._folders.create(target.parent)
             except OSError as error:
-                raise SinkError(f"cannot be created: {reason(error)}", where=str(target.parent)) from error
+                raise SinkError(f"cannot be created: {reason_of(error)}", where=str(target.parent)) from error
         content, size_bytes = self._content(depth, image)
 
         def job() -> None:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream.errors import OutputError, SinkError, UsageError
-from stream.files import CreatedFolders, check_partial, partial_path, reason
+from stream.errors import OutputError, SinkError, UsageError, reason_of
+from stream.files import CreatedFolders, check_partial, partial_path
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import RgbConverter, av, chroma_steps
 from stream.sinks.audio import AudioPolicy, AudioTrack
@@ -127,7 +127,7 @@ class VideoSink:
             self._file_id = _identity(self._partial)
         except OSError as error:
             self._clean_up()
-            raise OutputError(f"cannot be created: {reason(error)}", where=str(self.path)) from error
+            raise OutputError(f"cannot be created: {reason_of(error)}", where=str(self.path)) from error
         try:
             if info.audio is not None and self._audio_policy is AudioPolicy.KEEP:
                 self._load_audio(info.audio)
@@ -247,7 +247,7 @@ class VideoSink:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             height, width = self._letterbox.size
             raise SinkError(
-                f"the encoder {encoding.codec} does not work here for {width}×{height}: {reason(error)}",
+                f"the encoder {encoding.codec} does not work here for {width}×{height}: {reason_of(error)}",
                 where=str(self.path),
                 hint="use --codec libx264" if encoding.codec != "libx264" else "try another --codec",
             ) from error
@@ -311,7 +311,7 @@ class VideoSink:
         self._folders.remove_empty()
 
     def _failure(self, what: str, error: BaseException) -> SinkError:
-        return SinkError(f"{what}: {reason(error)}", where=str(self.path))
+        return SinkError(f"{what}: {reason_of(error)}", where=str(self.path))
 
 
 def _identity(path: Path) -> tuple[int, int]:
