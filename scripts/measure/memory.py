@@ -44,14 +44,13 @@ def measure(clip: Path, *, model: str, batch: int, frames: int) -> dict[str, int
     nothing = np.zeros((48, 64, 3), np.uint8)
     frame = Frame(index=0, pts=0, time_base=Fraction(1, 30), captured_at=0.0, rgb=nothing)
     engine.infer([frame] * batch)
-    depth = engine.depth
     queue = max(QUEUE, batch)
     pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False), queue=queue)
     size = pipeline.source.info.size
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
     pipeline.run()
-    ceiling = ceiling_bytes(size, size, batch=batch, depth=depth, queue=queue)
+    ceiling = ceiling_bytes(size, size, batch=batch, in_flight=engine.in_flight, queue=queue)
     return {"taken": _status("VmHWM") - before, "ceiling": ceiling}
 
 

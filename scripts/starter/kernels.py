@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import cpp_extension
 
-from stream.infer.backends.inductor import processor
+from stream.infer.device import hardware_id
 from stream.models.layers import SameConv2d, same_padding
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -30,7 +30,7 @@ def compiled() -> Any:
     if beside not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] += os.pathsep + beside
     flags = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only"]
-    name = f"starter_kernels_{zlib.crc32(processor(torch.device('cpu')).encode()):08x}"
+    name = f"starter_kernels_{zlib.crc32(hardware_id(torch.device('cpu')).encode()):08x}"
     return cpp_extension.load(name, [str(SOURCE)], extra_cflags=flags)
 
 

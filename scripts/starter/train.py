@@ -14,7 +14,6 @@ import copy
 import itertools
 import json
 import math
-import os
 import time
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from torch.utils.data import DataLoader
 
 import stream
 from stream.infer.device import bf16_is_faster
+from stream.machine import usable_cores
 from stream.models.layers import fold_batch_norms
 from stream.models.starter import Encoder, Starter
 
@@ -435,7 +435,7 @@ def train(team: Team, work: Path, samples: int, minutes: float, *, bf16: bool) -
 
 def usual_workers() -> int:
     """One for each core, as far as the batch can be shared out."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(workers for workers in range(1, cores + 1) if BATCH % workers == 0)
 
 

@@ -1,30 +1,26 @@
-"""From a channel of frames to results in the same order, in batches.
+"""Collects frames from a channel into batches and puts the results back into order.
 
 Invariant: results come out in the order in which frames went in, at most four batches late, and a live source never
 waits for a batch to fill.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from stream.channel import Channel, Closed
+from stream.channel import Channel, Closed, WhenFull
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
 
-from collections import Counter, deque
-from collections.abc import Hashable, Sequence
-from enum import StrEnum
-
-from stream.channel import WhenFull
-
 LOOKAHEAD_BATCHES = 4
-"""Stills are grouped by shape within this many batches."""
+"""Still images are grouped by shape within this many batches."""
 LOOKAHEAD_BYTES = 2**30
-"""No more is taken while pictures and depth maps of this many bytes are held: 153 megapixels, six large photos."""
+"""No more frames are taken while images and depth maps of this many bytes are held: 153 megapixels, 6 large photos."""
 _BYTES_PER_PIXEL = 3 + 4  # uint8 RGB and float32 depth
 
 
@@ -34,14 +30,14 @@ class Grouping(StrEnum):
     NONE = "none"
     """Neighbours only."""
     BY_SHAPE = "by_shape"
-    """Any of the next few with the same network input size."""
+    """Any of the next frames that have the same network input size."""
 
 
 class BatchEngine(Protocol):
-    """What is needed of an `Engine`."""
+    """The part of `Engine` that batching uses."""
 
     @property
-    def depth(self) -> int: ...
+    def in_flight(self) -> int: ...
 
     @property
     def pending(self) -> int: ...
@@ -63,20 +59,20 @@ def infer_stream(
 ) -> Iterator[tuple[Frame, Depth]]:
     """Yield (frame, depth) for every frame of the channel until it is closed.
 
-    A lossless channel (`WhenFull.BLOCK`) is waited for until a batch is full; of a live one, what is queued is taken.
+    With a lossless channel (`WhenFull.BLOCK`) it waits until a batch is full; from a live one it takes what is queued.
 
     Args:
         batch: most frames in one forward pass.
-        on_skip: told of each frame that the model refuses, and why.
+        on_skip: called with each frame that the model refuses, and the reason.
 
     Raises:
         ModelError: the model failed.
-        BaseException: what the channel was aborted with.
+        BaseException: the exception that the channel was aborted with.
     """
     waiting = _Waiting(engine, batch=batch, grouping=grouping, on_skip=on_skip)
     ordered = _Ordered(waiting.unreleased)
     may_wait_for_more = frames.when_full is WhenFull.BLOCK
-    most_pending = engine.depth if may_wait_for_more else 1  # a live frame must not wait behind another one
+    most_pending = engine.in_flight if may_wait_for_more else 1  # a live frame must not queue behind another
     ended = False
     while not ended or waiting or engine.pending:
         while not ended and waiting.wants_more:
@@ -107,7 +103,7 @@ class _Arrival:
 
 
 class _Waiting:
-    """Frames not yet submitted, in order."""
+    """Frames that are not yet submitted, in order."""
 
     def __init__(
         self, engine: BatchEngine, *, batch: int, grouping: Grouping, on_skip: Callable[[Frame, str], None]
@@ -118,7 +114,7 @@ class _Waiting:
         self._arrivals: list[_Arrival] = []
         self._accepted = 0
         self.unreleased: deque[Frame] = deque()
-        """Every accepted frame whose result has not been released, in order."""
+        """Accepted frames whose results have not been released, in order."""
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -135,11 +131,11 @@ class _Waiting:
 
     @property
     def wants_more(self) -> bool:
-        """No batch is full yet, and there is room to look further."""
+        """True if no batch is full yet and the limits allow looking further ahead."""
         return self._full_key() is None and not self._is_overdue
 
     def take(self) -> list[Frame]:
-        """The next batch: that of the oldest frame if it has waited long enough, else the first full one."""
+        """Remove and return the next batch: the oldest frame's if that is overdue, else the first full one."""
         if not self._arrivals:
             return []
         full = None if self._is_overdue else self._full_key()
@@ -155,14 +151,14 @@ class _Waiting:
 
     @property
     def _is_overdue(self) -> bool:
-        """The oldest frame holds up too much: `span` frames, or too many bytes, have come since."""
+        """True if `span` frames, or too many bytes, have arrived since the oldest frame."""
         if self._arrivals and self._accepted - self._arrivals[0].number >= self._span:
             return True
         held = sum(frame.size[0] * frame.size[1] for frame in self.unreleased)
         return held * _BYTES_PER_PIXEL >= LOOKAHEAD_BYTES
 
     def _full_key(self) -> Hashable | None:
-        """The first key with a whole batch of frames; neighbours from the oldest on, unless grouped by shape."""
+        """The first key with a full batch of frames; only the oldest frame and its neighbours count, unless grouped."""
         counts: Counter[Hashable] = Counter()
         for arrival in self._arrivals:
             if not self._by_shape and counts and arrival.key not in counts:
@@ -174,14 +170,14 @@ class _Waiting:
 
 
 class _Ordered:
-    """Puts results back into the order of their frames."""
+    """Restores the order of the frames."""
 
     def __init__(self, unreleased: deque[Frame]) -> None:
         self._unreleased = unreleased
         self._ready: dict[int, tuple[Frame, Depth]] = {}
 
     def release(self, results: Sequence[tuple[Frame, Depth]]) -> Iterator[tuple[Frame, Depth]]:
-        """Take results; yield all whose predecessors have been yielded."""
+        """Add results; yield all those whose predecessors have been yielded."""
         for frame, depth in results:
             self._ready[frame.index] = (frame, depth)
         while self._unreleased and self._unreleased[0].index in self._ready:
@@ -189,15 +185,13 @@ class _Ordered:
 
 
 class EngineInference:
-    """`stages.Inference` on the real engine."""
+    """The `infer.base.Inference` of a single engine."""
 
     def __init__(self, engine: "Engine", *, batch: int, stills: bool) -> None:
         self.engine, self._batch, self._stills = engine, batch, stills
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
-        """See `infer.batcher.infer_stream`."""
-        from stream.infer.batcher import Grouping, infer_stream
-
+        """See `infer_stream`."""
         grouping = Grouping.BY_SHAPE if self._stills else Grouping.NONE
         return infer_stream(frames, self.engine, batch=self._batch, grouping=grouping, on_skip=on_skip)
 

@@ -1,10 +1,10 @@
-"""Which device and number format to compute on.
+"""Chooses the device, the precision and the number of threads.
 
-Invariant: `auto` always resolves to something that works; anything named is used or refused, never replaced.
+Invariant: `auto` always resolves to something that works; a choice that is named is used or refused, never replaced.
 """
 
 import math
-import os
+import platform
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -13,20 +13,21 @@ import torch
 
 from stream.errors import UsageError
 from stream.machine import free_memory_bytes as host_memory_bytes
+from stream.machine import processor_fingerprint, usable_cores
 from stream.models.spec import ModelSpec
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-"""Of network inputs; int8 models quantise theirs themselves."""
+"""Data type of network inputs for each precision; int8 models quantise their inputs themselves."""
 LIGHT_PARAMETERS_M = 10
-"""Up to this many million parameters a model runs about as fast as video is decoded and encoded."""
+"""Millions of parameters up to which a model runs about as fast as video is decoded and encoded."""
 
 
 def resolve_device(text: str, spec: ModelSpec) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps` → a device that is there and that the model runs on.
+    """Resolve `auto`, `cpu`, `cuda`, `cuda:N` or `mps` to a device that is available and that the model runs on.
 
     Raises:
-        UsageError: it is none of these, not available, or not for this model.
+        UsageError: the text is none of these, or the device is not available or not supported by the model.
     """
     device = _available_device(text if text != "auto" or len(spec.devices) > 1 else spec.devices[0])
     if device.type not in spec.devices:
@@ -54,27 +55,35 @@ def _available_device(text: str) -> torch.device:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """What models may still take there; None where nothing tells."""
+    """Free memory of the device (on MPS and CPU, of the host); None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return host_memory_bytes()
 
 
+def hardware_id(device: torch.device) -> str:
+    """Identifies the hardware that compiled code runs on and that timings hold for."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return processor_fingerprint() or f"{platform.machine()} {platform.processor()} {capability}"
+
+
 def resolve_precision(
     text: str, device: torch.device, spec: ModelSpec, *, allowed: Sequence[str] = PRECISIONS, exact: bool = False
 ) -> str:
-    """`auto` or one of `PRECISIONS` → a precision that is safe for the model and works on the device.
+    """Resolve `auto` or one of `PRECISIONS` to a precision that is safe for the model and works on the device.
 
-    `auto` on a GPU is fp16 where that is safe for the model, else bf16. On a CPU it is bf16 where the model's rows say
-    that it holds (`spec.bf16_on_cpu`) and this processor is faster with it, else fp32.
+    `auto` on a GPU is fp16 where that is safe for the model, else bf16. On a CPU it is bf16 if the catalog declares the
+    model accurate enough with it (`spec.bf16_on_cpu`) and this processor is faster with it, else fp32.
 
     Args:
-        allowed: what the backend takes.
-        exact: `auto` on a CPU is fp32: the numbers themselves are wanted, and bf16 moves them by 1 to 3 % of their
-            deviation. (fp16, a GPU's, moves them ten times less.)
+        allowed: precisions that the backend supports.
+        exact: make `auto` fp32 on a CPU, because the numbers themselves are wanted: bf16 moves them by 1 to 3 % of
+            their standard deviation. (fp16, used on GPUs, moves them ten times less.)
 
     Raises:
-        UsageError: the device, the model or the backend does not take it.
+        UsageError: the device, the model or the backend does not support it.
     """
     if text == "auto":
         if device.type == "cpu":
@@ -82,23 +91,24 @@ def resolve_precision(
         else:
             wanted = ["fp16", "bf16"]
         safe = [name for name in wanted if name in spec.precisions and name in allowed]
-        return next((name for name in safe if _device_takes(name, device)), "fp32")
+        return next((name for name in safe if _is_supported(name, device)), "fp32")
     if text not in PRECISIONS:
         raise UsageError(f"unknown precision {text!r}", where="--precision", allowed=", ".join(("auto", *PRECISIONS)))
     if text not in allowed:
         raise UsageError(f"the backend does not compute in {text}", where="--precision", allowed=", ".join(allowed))
     if text not in (*spec.precisions, "int8"):
         raise UsageError(f"{spec.name} is not safe in {text}", where="--precision", allowed=", ".join(spec.precisions))
-    if not _device_takes(text, device):
+    if not _is_supported(text, device):
         raise UsageError(f"{text} does not work on {device.type}", where="--precision", hint="use auto")
     return text
 
 
 @cache
 def bf16_is_faster() -> bool:
-    """True if this processor has bf16 instructions, and torch's convolutions are faster with them by a quarter.
+    """True if this processor has bf16 instructions and torch's convolutions are at least a quarter faster with them.
 
-    Measured once in a process, in 20 ms: the instructions alone tell nothing (AVX512-BF16 may run at half rate).
+    Measured once per process, which takes 20 ms: the instructions alone prove nothing (AVX512-BF16 may run at half
+    rate).
     """
     if not _has_bf16_instructions():
         return False
@@ -127,25 +137,21 @@ def _has_bf16_instructions() -> bool:
 
 
 def resolve_threads(threads: int | None, device: torch.device, spec: ModelSpec) -> int:
-    """CPU threads for torch; None chooses.
+    """Number of CPU threads for torch; None chooses: a light model leaves one core free, any other uses all.
 
-    A light model keeps up with decoding and encoding, which need the cores as much as it does; torch's threads wait for
-    one another at every layer, so one that shares its core stalls all: on two cores with something else running, two
-    threads took 75 to 900 ms a frame, one thread 26. It leaves a core free. All else takes every core.
+    A light model keeps up with decoding and encoding, which need the cores as much as it does. torch's threads wait for
+    one another at every layer, so a thread that shares its core stalls all of them: on two cores with something else
+    running, two threads took 75 to 900 ms a frame, one thread 26 ms.
     """
     if threads is not None:
         return threads
-    cores = _usable_cores()
     if device.type != "cpu":
         return torch.get_num_threads()
+    cores = usable_cores()
     return max(1, cores - 1) if spec.parameters_m <= LIGHT_PARAMETERS_M else cores
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _device_takes(precision: str, device: torch.device) -> bool:
+def _is_supported(precision: str, device: torch.device) -> bool:
     if precision == "int8":
         return device.type == "cpu"
     if precision == "fp16":

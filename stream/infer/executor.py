@@ -1,8 +1,9 @@
-"""The order of work on a device: uploads, computation, downloads.
+"""How the phases of a batch are scheduled on a device.
 
-Invariant: a buffer, on the host or the device, is rewritten only after whoever read it last has finished, and the host
-reads a result only after that batch's event. In `Lanes` everything is finished when the call returns; `CpuLanes` gives
-each step of a batch a thread, `CudaLanes` each kind of work a stream. The engine does not know which it has.
+`SerialExecutor` runs everything synchronously, `CpuExecutor` on one thread per phase, `CudaExecutor` on CUDA streams;
+the engine is the same for all three.
+Invariant: a buffer, on the host or the device, is reused only after its last reader has finished, and the host reads a
+result only after that batch's download event.
 """
 
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,128 +23,120 @@ from stream.frames import DepthMap
 T = TypeVar("T")
 
 
-class Lane(StrEnum):
-    """The steps of a batch: to network inputs, through the network, to depth maps."""
+class Phase(StrEnum):
+    """The phases of a batch: frames to network inputs, the network, network outputs to depth maps."""
 
     PREPARE = "prepare"
     COMPUTE = "compute"
     FINISH = "finish"
 
 
-class Task(Generic[T]):
-    """A step that was started; `result` waits for it and gives, or raises, what it came to."""
-
-    def __init__(self, future: "Future[T]") -> None:
-        self._future = future
-
-    def result(self) -> T:
-        """What the step came to."""
-        return self._future.result()
-
-    def is_done_well(self) -> bool:
-        """It has ended, and gave something."""
-        future = self._future
-        return future.done() and not future.cancelled() and future.exception() is None
-
-
 class Event(Protocol):
     """A point in the work queued so far."""
 
     def synchronize(self) -> None:
-        """Make the host wait until it is reached."""
+        """Block the host until the point is reached."""
         ...
 
 
 class _Reached:
-    """On the CPU every point is reached when it is made."""
+    """Without queues every point is reached as soon as it is recorded."""
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
 
 
-class Lanes:
-    """Everything runs in order, at once; also for devices without streams (mps)."""
+class SerialExecutor:
+    """Runs everything at once, in order, on the calling thread; for devices without streams (MPS).
 
-    depth = 1
-    """Batches in flight."""
+    The other executors inherit from it and replace what they do asynchronously.
+
+    Attributes:
+        in_flight: most batches that may be in flight.
+    """
+
+    in_flight = 1
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def start(self, lane: Lane, work: Callable[[], T]) -> Task[T]:  # noqa: ARG002 - there is one
-        """Start a step of a batch; here it is done when this returns, and raises what it raises."""
+    def submit(self, phase: Phase, work: Callable[[], T]) -> "Future[T]":  # noqa: ARG002 - all phases run here
+        """Start a phase of a batch. Here it has ended when this returns, and an exception is raised right away."""
         future: Future[T] = Future()
         future.set_result(work())
-        return Task(future)
+        return future
 
     def close(self) -> None:
-        """Wait for what was started and release threads. Idempotent."""
+        """Wait for the work submitted and release the threads. Idempotent."""
 
     def host_buffer(self, numel: int) -> Tensor:
-        """A flat uint8 host buffer fit for uploads."""
+        """A flat uint8 buffer on the host to upload from."""
         return torch.empty(numel, dtype=torch.uint8)
 
     def device_buffer(self, host: Tensor) -> Tensor:
-        """What `host` is uploaded to: on the CPU `host` itself, so that uploading costs nothing."""
+        """The buffer that `host` is uploaded to; on a CPU `host` itself, so that uploading costs nothing."""
         return host.to(self.device)
 
     @contextmanager
     def uploading(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
-        """Copies queued inside start after `after`."""
+        """Queue the copies made in this context for after `after`."""
         yield
 
     @contextmanager
     def computing(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
-        """Work queued inside starts after `after`."""
+        """Queue the work done in this context for after `after`."""
         yield
 
     @contextmanager
     def downloading(self, after: Event | None) -> Iterator[None]:  # noqa: ARG002 - already reached
-        """Copies queued inside start after `after`."""
+        """Queue the copies made in this context for after `after`."""
         yield
 
     def to_host(self, values: Tensor) -> Tensor:
-        """`values` on the host, once the next event is reached."""
+        """`values` on the host; valid once the next event is reached."""
         return values.cpu()
 
-    def owned(self, values: Tensor) -> DepthMap:
+    def to_array(self, values: Tensor) -> DepthMap:
         """Downloaded float32 `values` as an array that nothing else uses."""
         array: DepthMap = values.numpy()
         return array
 
     def event(self) -> Event:
-        """The point reached by the work queued in the current lane."""
+        """Record the point reached by the work queued in the current context."""
         return _Reached()
 
 
-class _Workers:
-    """A thread for each step, shared by all engines of the process.
+class _PhaseThreads:
+    """One thread per phase, shared by all engines of the process.
 
-    OpenMP keeps a pool of threads for every thread that ever computed with it, and its threads no longer spin while
-    they wait for one another when all pools together are larger than the processor: with a second pool the Swin
-    transformer took 505 instead of 281 ms a frame on two cores. So one thread alone runs networks.
+    OpenMP keeps a thread pool for every thread that ever computed with it, and once all pools together have more
+    threads than there are cores, its threads no longer spin while they wait for one another: with a second pool the
+    Swin transformer took 505 instead of 281 ms a frame on two cores. So a single thread runs all networks.
+
+    Attributes:
+        users: executors that use the threads.
     """
 
     def __init__(self) -> None:
         self.users = 0
-        self._executors = {lane: ThreadPoolExecutor(1, thread_name_prefix=f"depthstream-{lane.value}") for lane in Lane}
+        self._pools = {phase: ThreadPoolExecutor(1, thread_name_prefix=f"depthstream-{phase.value}") for phase in Phase}
 
-    def submit(self, lane: Lane, work: Callable[[], T], threads: int) -> "Future[T]":
-        def done() -> T:
-            if torch.get_num_threads() != threads:  # each thread's own
-                torch.set_num_threads(threads)
+    def submit(self, phase: Phase, work: Callable[[], T], torch_threads: int) -> "Future[T]":
+        def run() -> T:
+            if torch.get_num_threads() != torch_threads:  # a setting of each thread
+                torch.set_num_threads(torch_threads)
             return work()
 
-        return self._executors[lane].submit(done)
+        return self._pools[phase].submit(run)
 
     def shutdown(self, *, wait: bool) -> None:
-        for executor in self._executors.values():
-            executor.shutdown(wait=wait)
+        for pool in self._pools.values():
+            pool.shutdown(wait=wait)
 
 
 @contextmanager
 def without_pool() -> Iterator[None]:
-    """torch works in the calling thread alone inside, so that it gets no pool of OpenMP's, see `_Workers`."""
+    """Make torch work on the calling thread alone, so that OpenMP makes no pool for it; see `_PhaseThreads`."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -152,70 +145,73 @@ def without_pool() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_PATIENCE_S = 0.5
-"""A large network takes seconds for a frame, and converting one minutes: Ctrl-C does not wait for them."""
+_CLOSE_TIMEOUT_S = 0.5
+"""A large network takes seconds per frame and exporting one takes minutes: Ctrl-C must not wait for either."""
 _lock = threading.Lock()
-_shared: "weakref.ref[_Workers] | None" = None
-"""While any lanes use them."""
+_shared: "weakref.ref[_PhaseThreads] | None" = None
+"""Alive while any executor uses the threads."""
 
 
-class CpuLanes(Lanes):
-    """A thread for each step, so that a core that the network leaves idle resizes the next frame's picture and the last
-    one's depth: 5 of 24 ms a frame for `starter`.
+class CpuExecutor(SerialExecutor):
+    """Runs each phase on a thread of its own, so that a core that the network leaves idle prepares the next frame or
+    finishes the last one: that saves 5 of 24 ms a frame with `starter`.
 
     Args:
-        threads: torch's, for the network; the other steps have one.
+        threads: torch's threads for the network; the other phases use one each.
     """
 
-    depth = len(Lane)
+    in_flight = len(Phase)
 
     def __init__(self, device: torch.device, threads: int) -> None:
         super().__init__(device)
-        self._threads = {Lane.PREPARE: 1, Lane.COMPUTE: threads, Lane.FINISH: 1}
-        self._workers: _Workers | None = None
-        self._started: deque[Future[Any]] = deque(maxlen=len(Lane) * (self.depth + 1))
+        self._torch_threads = {Phase.PREPARE: 1, Phase.COMPUTE: threads, Phase.FINISH: 1}
+        self._threads: _PhaseThreads | None = None
+        self._submitted: deque[Future[Any]] = deque(maxlen=len(Phase) * (self.in_flight + 1))
 
-    def start(self, lane: Lane, work: Callable[[], T]) -> Task[T]:
-        """See `Lanes`; steps of the same lane are done in the order in which they were started."""
-        future = self._acquired().submit(lane, work, self._threads[lane])
-        self._started.append(future)
-        return Task(future)
+    def submit(self, phase: Phase, work: Callable[[], T]) -> "Future[T]":
+        """See `SerialExecutor`; work of the same phase runs in the order of submission."""
+        future = self._acquired().submit(phase, work, self._torch_threads[phase])
+        self._submitted.append(future)
+        return future
 
     def close(self) -> None:
-        """See `Lanes`; what has not begun is not done, and what takes longer than `_PATIENCE_S` ends by itself."""
-        for future in self._started:
+        """See `SerialExecutor`; work that has not begun is cancelled, and work that takes longer than
+        `_CLOSE_TIMEOUT_S` ends by itself."""
+        for future in self._submitted:
             future.cancel()
-        is_idle = not wait(self._started, _PATIENCE_S).not_done
-        self._started.clear()
+        is_idle = not wait(self._submitted, _CLOSE_TIMEOUT_S).not_done
+        self._submitted.clear()
         with _lock:
-            workers, self._workers = self._workers, None
-            if workers is None:
+            threads, self._threads = self._threads, None
+            if threads is None:
                 return
-            workers.users -= 1
-            is_last = not workers.users
+            threads.users -= 1
+            is_last = not threads.users
         if is_last:
-            workers.shutdown(wait=is_idle)
+            threads.shutdown(wait=is_idle)
 
-    def _acquired(self) -> _Workers:
+    def _acquired(self) -> _PhaseThreads:
         global _shared
-        if self._workers is None:
+        if self._threads is None:
             with _lock:
-                workers = None if _shared is None else _shared()
-                if workers is None or not workers.users:
-                    workers = _Workers()
-                    _shared = weakref.ref(workers)
-                workers.users += 1
-                self._workers = workers
-        return self._workers
+                threads = None if _shared is None else _shared()
+                if threads is None or not threads.users:
+                    threads = _PhaseThreads()
+                    _shared = weakref.ref(threads)
+                threads.users += 1
+                self._threads = threads
+        return self._threads
 
 
-class CudaLanes(Lanes):
-    """A stream each for uploads, computation and downloads; depth 2, so that a batch uploads while another computes.
+class CudaExecutor(SerialExecutor):
+    """Uses one stream each for uploads, computation and downloads; with two batches in flight one uploads while the
+    other computes.
 
-    With one stream for both copies the next upload would queue behind a download that waits for the computation.
+    Uploads and downloads need separate streams: in a shared one the next upload would queue behind a download that
+    waits for the computation.
     """
 
-    depth = 2
+    in_flight = 2
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
@@ -224,11 +220,11 @@ class CudaLanes(Lanes):
         self._compute = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def host_buffer(self, numel: int) -> Tensor:
-        """Pinned, so that copies are asynchronous."""
+        """See `SerialExecutor`; pinned, so that copies are asynchronous."""
         return torch.empty(numel, dtype=torch.uint8, pin_memory=True)
 
     def device_buffer(self, host: Tensor) -> Tensor:
-        """See `Lanes`."""
+        """See `SerialExecutor`."""
         return torch.empty_like(host, device=self.device)
 
     @contextmanager
@@ -240,40 +236,40 @@ class CudaLanes(Lanes):
 
     @contextmanager
     def uploading(self, after: Event | None) -> Iterator[None]:
-        """See `Lanes`."""
+        """See `SerialExecutor`."""
         with self._on(self._uploads, after):
             yield
 
     @contextmanager
     def computing(self, after: Event | None) -> Iterator[None]:
-        """See `Lanes`."""
+        """See `SerialExecutor`."""
         with self._on(self._compute, after):
             yield
 
     @contextmanager
     def downloading(self, after: Event | None) -> Iterator[None]:
-        """See `Lanes`."""
+        """See `SerialExecutor`."""
         with self._on(self._downloads, after):
             yield
 
     def to_host(self, values: Tensor) -> Tensor:
-        """Into pinned memory, which torch's host allocator reuses only after the copy has finished."""
+        """See `SerialExecutor`; in pinned memory, which torch's host allocator reuses only after the copy has ended."""
         return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
 
-    def owned(self, values: Tensor) -> DepthMap:
-        """A copy: a program that keeps many depth maps must not pin as much memory."""
+    def to_array(self, values: Tensor) -> DepthMap:
+        """See `SerialExecutor`; a copy, since a program that keeps many depth maps must not pin as much memory."""
         array: DepthMap = values.numpy().copy()
         return array
 
     def event(self) -> Event:
-        """Recorded in the current stream; waiting for it blocks without spinning."""
+        """See `SerialExecutor`; recorded in the current stream. Waiting for it blocks without spinning."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
 
-def lanes_for(device: torch.device, threads: int) -> Lanes:
-    """The lanes of a device; `threads` of torch, on a CPU."""
+def executor_for(device: torch.device, threads: int) -> SerialExecutor:
+    """The executor of a device; `threads` of torch's are for the network on a CPU."""
     if device.type == "cuda":
-        return CudaLanes(device)
-    return CpuLanes(device, threads) if device.type == "cpu" else Lanes(device)
+        return CudaExecutor(device)
+    return CpuExecutor(device, threads) if device.type == "cpu" else SerialExecutor(device)

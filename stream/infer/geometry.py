@@ -1,7 +1,6 @@
-"""From picture size to network input size, in whole numbers.
+"""Computes the network's input size from a frame's size.
 
-Invariant: the result depends on nothing but the arguments, and both sides are positive multiples of
-`policy.multiple_of`.
+Invariant: the result depends only on the arguments, and both sides are positive multiples of `policy.multiple_of`.
 """
 
 import math
@@ -10,27 +9,27 @@ from stream.errors import ModelError, UsageError
 from stream.models.spec import Fit, InputPolicy
 
 MAX_INPUT_PIXELS = 4096 * 4096
-"""Beyond this a network input needs tens of GB in most models: panoramas at their full aspect are refused."""
+"""A larger network input needs tens of GB in most models; panoramas at their full aspect ratio are refused."""
 
 
 def network_size(
     policy: InputPolicy, size_hw: tuple[int, int], *, input_size: int | None = None, square: bool = False
 ) -> tuple[int, int]:
-    """Network input (height, width) for a picture of `size_hw`, in pixels.
+    """Network input (height, width) in pixels for a frame of `size_hw`.
 
-    The rules are those of the official scripts: MiDaS' and Depth Anything's `Resize` transform (`keep_aspect` with
-    `upper_bound`, `lower_bound` or `minimal`), and the built-in model's constant area.
+    The rules are those of the official scripts: the `Resize` transform of MiDaS and Depth Anything (`keep_aspect` with
+    `upper_bound`, `lower_bound` or `minimal`), and a constant area for the built-in model.
 
     Args:
         input_size: inference size N instead of the model's own.
-        square: give up the aspect and use N × N.
+        square: use N × N and ignore the aspect ratio.
 
     Raises:
-        UsageError: the input size is not positive, or the model takes one size only.
+        UsageError: the input size is not positive, or the model only supports another one.
         ModelError: the input would exceed `MAX_INPUT_PIXELS`.
     """
     if input_size is not None and input_size < 1:
-        raise UsageError("is no size", where=f"--input-size {input_size}", allowed="pixels, 1 or more")
+        raise UsageError("is not a size", where=f"--input-size {input_size}", allowed="pixels, 1 or more")
     if policy.fixed_size:
         height, width = policy.size_hw
         if input_size is not None and input_size != height:
@@ -40,7 +39,7 @@ def network_size(
     multiple = policy.multiple_of
     if square or not policy.keep_aspect:
         bounds = (box[0], box[0] if square else box[1])
-        # Not the bound itself: the official code multiplies a scale, and its rounding decides ties.
+        # Not the bound itself: the official code multiplies by a scale, whose rounding decides ties.
         result = (
             _within(policy.fit, bounds[0] / size_hw[0] * size_hw[0], bounds[0], multiple),
             _within(policy.fit, bounds[1] / size_hw[1] * size_hw[1], bounds[1], multiple),
@@ -53,9 +52,9 @@ def network_size(
         result = _fit(policy.fit, size_hw, box, multiple)
     if result[0] * result[1] > MAX_INPUT_PIXELS:
         raise ModelError(
-            f"a {size_hw[1]}×{size_hw[0]} picture would need a {result[1]}×{result[0]} network input",
+            f"a {size_hw[1]}×{size_hw[0]} image would need a {result[1]}×{result[0]} network input",
             allowed=f"up to {MAX_INPUT_PIXELS / 1e6:.0f} million pixels",
-            hint="crop it, or use --input-size or --square",
+            hint="crop the image, or use --input-size or --square",
         )
     return result
 
@@ -78,14 +77,15 @@ def _fit(fit: Fit, size_hw: tuple[int, int], box: tuple[int, int], multiple: int
 
 
 def _within(fit: Fit, side: float, bound: int, multiple: int) -> int:
-    """A side as a multiple, on the right side of its bound where the fit has one."""
+    """Round a side to a multiple without crossing its bound, if the fit has one."""
     if fit is Fit.LOWER_BOUND:
         return _rounded(side, multiple, low=bound)
     return _rounded(side, multiple, high=bound if fit is Fit.UPPER_BOUND else None)
 
 
 def _rounded(side: float, multiple: int, *, low: int = 0, high: int | None = None) -> int:
-    """Nearest multiple (ties to even, as `numpy.round`); down if above `high`, up if below `low`; at least one."""
+    """Round to the nearest multiple (ties to even, as `numpy.round`), but down if that exceeds `high` and up if it is
+    below `low`; at least one multiple."""
     value = round(side / multiple) * multiple
     if high is not None and value > high:
         value = math.floor(side / multiple) * multiple

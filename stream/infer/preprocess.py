@@ -1,6 +1,6 @@
-"""Resizing on the device, in float: pictures to network inputs, network outputs to depth maps.
+"""Resizes frames to network inputs and network outputs to depth maps, on the device and in float.
 
-Invariant: no picture is resized as uint8, which would clip bicubic overshoot (differences of 0.14 in [0, 1]).
+Invariant: no frame is resized as uint8, which would clip bicubic overshoot (differences of 0.14 in [0, 1]).
 """
 
 from functools import lru_cache
@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from stream.models.spec import InputPolicy, Resample
 
 _STRIP_PIXELS = {"cpu": 2**17}
-"""Pixels converted at a time: as floats they take 1.5 MB and stay in a core's cache."""
+"""Pixels converted to float at a time; their 1.5 MB stay in a core's cache."""
 _STRIP_PIXELS_GPU = 2**25  # 400 MB as floats: few launches, bounded memory
 
 
 def resize(x: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
-    """float N×C×H×W → float N×C×h×w; bicubic is a = −0.75 without antialiasing and with replicated borders."""
+    """Resize float N×C×H×W to N×C×h×w; bicubic uses a = −0.75, no antialiasing and replicated borders."""
     if tuple(x.shape[-2:]) == size_hw:
         return x
     match resample:
@@ -33,10 +33,11 @@ def resize(x: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
 
 
 def _antialiased(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """uint8 H×W×3 → float32 1×3×h×w in [0, 255], bilinear with antialiasing.
+    """Resize uint8 H×W×3 to float32 1×3×h×w in [0, 255], bilinear with antialiasing.
 
-    Across first, strip by strip, then down, which is torch's own order: equal to the last bit to resizing at once, 9
-    instead of 15 ms at 1080p on a CPU, and a 250-megapixel picture never stands in memory as 3 GB of floats.
+    Resizes the width first, strip by strip, then the height, which is torch's own order. The result is bit-identical to
+    resizing at once, takes 9 instead of 15 ms at 1080p on a CPU, and avoids holding a 250-megapixel image as 3 GB of
+    floats.
     """
     rows = max(1, _STRIP_PIXELS.get(rgb.device.type, _STRIP_PIXELS_GPU) // rgb.shape[1])
     strips = [
@@ -47,19 +48,20 @@ def _antialiased(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 _CUBIC_A = -0.75
-"""Of the convolution kernel (Keys 1981); OpenCV's and torch's choice."""
+"""Parameter a of the cubic convolution kernel (Keys 1981), as chosen by OpenCV and torch."""
 
 
 @lru_cache(maxsize=64)
 def _cubic_taps(side: int, target: int, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
-    """How `target` lines are made of `side` lines, each of four.
+    """Source lines and weights for resizing `side` lines to `target`, each of which is a sum of four.
+
+    Positions are computed as in OpenCV 4, in double and then rounded to float. torch rounds them earlier, which at a
+    side of 600 moves the result by 5e-5, and some networks turn that into 1e-3 of their output's deviation. (OpenCV 5
+    does not round. The official numbers were made with OpenCV 4; this agrees with them to 1e-6.)
 
     Returns:
-        The lines that count, int64 N, or None for all; which of these, int64 target×4; their weights, float32 target×4.
-
-    Positions are computed as OpenCV 4 does it, in double and then rounded to float: torch rounds them earlier, which at
-    a side of 600 moves the result by 5e-5, and some networks turn that into 1e-3 of their output's deviation. (OpenCV 5
-    does not round them. The official numbers, to which this is equal to 1e-6, were made with OpenCV 4.)
+        The source lines that are used, int64 N, or None for all of them; indices into these, int64 target×4; weights,
+        float32 target×4.
     """
     position = ((np.arange(target) + 0.5) * (side / target) - 0.5).astype(np.float32)
     first = np.floor(position)
@@ -69,23 +71,23 @@ def _cubic_taps(side: int, target: int, device: torch.device) -> tuple[Tensor | 
     after = ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1
     weights = np.stack([before, at, after, 1 - before - at - after], axis=1).astype(np.float32)
     lines = np.clip(first.astype(np.int64)[:, None] + np.arange(-1, 3), 0, side - 1)
-    counting, which = np.unique(lines, return_inverse=True)
-    chosen = None if len(counting) == side else torch.from_numpy(counting).to(device)
+    used, which = np.unique(lines, return_inverse=True)
+    chosen = None if len(used) == side else torch.from_numpy(used).to(device)
     return chosen, torch.from_numpy(which.reshape(lines.shape)).to(device), torch.from_numpy(weights).to(device)
 
 
 def _bicubic(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """uint8 H×W×3 → float32 1×3×h×w in about [0, 255], as OpenCV's INTER_CUBIC on floats.
+    """Resize uint8 H×W×3 to float32 1×3×h×w in about [0, 255], as OpenCV's INTER_CUBIC does on floats.
 
-    Down first, then across, each time as sums of whole lines: 3 ms from 480×640 to 518×686 on a CPU's core, where
-    gathering tap by tap takes 10.
+    Resizes the height first, then the width, each time as weighted sums of whole lines: from 480×640 to 518×686 that
+    takes 3 ms on one CPU core, gathering tap by tap 10 ms.
     """
     down = _summed(rgb, size_hw[0])
     return _summed(down.transpose(0, 1), size_hw[1]).permute(2, 1, 0)[None]
 
 
 def _summed(x: Tensor, target: int) -> Tensor:
-    """N×M×C → float32 target×M×C, lines that are weighted sums of four of the N."""
+    """Resize N×M×C to float32 target×M×C: each line is a weighted sum of four of the N."""
     chosen, which, weights = _cubic_taps(x.shape[0], target, x.device)
     lines = (x if chosen is None else x.index_select(0, chosen)).float()
     table = lines.reshape(len(lines), -1)
@@ -98,7 +100,7 @@ def _summed_at_once(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
 
 
 def _summed_by_taps(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
-    """The same for devices that have no `embedding_bag`: MPS before torch 2.10."""
+    """The same for devices without `embedding_bag`: MPS before torch 2.10."""
     total = table.new_zeros(len(which), table.shape[1])
     for tap in range(which.shape[1]):
         total += table.index_select(0, which[:, tap]).mul_(weights[:, tap, None])
@@ -106,15 +108,15 @@ def _summed_by_taps(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
 
 
 class Preprocessor:
-    """Makes network inputs as a policy says.
+    """Makes network inputs according to a model's policy.
 
     Args:
-        device: where pictures are; the constants are put there once, because sending them makes the host wait.
+        device: where the frames are. The constants are copied there once, because each copy makes the host wait.
     """
 
     def __init__(self, policy: InputPolicy, device: torch.device) -> None:
         self._resample = policy.resample
-        # For values in [0, 255]: normalising is linear, so dividing by 255 needs no pass of its own.
+        # Scaled to [0, 255]: normalising is linear, so dividing by 255 needs no pass of its own.
         self._mean = torch.tensor(policy.mean, device=device).mul_(255).view(1, 3, 1, 1)
         self._std = torch.tensor(policy.std, device=device).mul_(255).view(1, 3, 1, 1)
 
@@ -125,9 +127,9 @@ class Preprocessor:
         dtype: torch.dtype,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> Tensor:
-        """uint8 H×W×3 → normalised `dtype` 1×3×h×w in `memory_format`; computed in float32."""
-        # Permuting is a view, whose order in memory is channels last; only bicubic ends across, so that the conversion
-        # has to transpose the network's input.
+        """Turn uint8 H×W×3 into a normalised 1×3×h×w of `dtype` in `memory_format`; computed in float32."""
+        # Permuting makes a view that is channels last in memory. Only bicubic ends with the transposed order, so that
+        # the conversion below has to transpose the network's input.
         if tuple(rgb.shape[:2]) == size_hw:
             x = rgb.permute(2, 0, 1)[None].float()
         elif self._resample is Resample.BILINEAR_ANTIALIAS:
@@ -139,6 +141,6 @@ class Preprocessor:
         return ((x - self._mean) / self._std).to(dtype, memory_format=memory_format)
 
 
-def to_picture_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
-    """h×w network output → contiguous float32 H×W."""
+def to_frame_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
+    """Resize a network output h×w to contiguous float32 H×W."""
     return resize(output.float()[None, None], size_hw, resample)[0, 0].contiguous()

@@ -107,10 +107,10 @@ def load_engine(
 
 
 def _calibration(config: Config) -> Sequence[Frame]:
-    from stream.infer.backends.int8 import PICTURES
+    from stream.infer.backends.int8 import CALIBRATION_IMAGES
     from stream.jobs.source import sample
 
-    return sample(config, PICTURES)
+    return sample(config, CALIBRATION_IMAGES)
 
 
 def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
@@ -135,7 +135,8 @@ def warn_of_memory(
 ) -> None:
     """Warn if the frames of a run may need more memory than is free."""
     batch = 1 if info.is_live else config.inference.batch
-    ceiling = ceiling_bytes(info.size, out_size, batch=batch, depth=engine.depth, queue=1 if info.is_live else queue)
+    queue = 1 if info.is_live else queue
+    ceiling = ceiling_bytes(info.size, out_size, batch=batch, in_flight=engine.in_flight, queue=queue)
     free = free_memory_bytes()
     if free is not None and ceiling > free:
         hint = "try a smaller --batch" if batch > 1 else "close other programs"

@@ -16,21 +16,24 @@ _SLACK = 64 * 2**20
 `MALLOC_MMAP_THRESHOLD_=131072` would give back, mallopt(3), at the price of touching fresh pages for each picture."""
 
 
-def ceiling_bytes(size_hw: tuple[int, int], out_size_hw: tuple[int, int], *, batch: int, depth: int, queue: int) -> int:
+def ceiling_bytes(
+    size_hw: tuple[int, int], out_size_hw: tuple[int, int], *, batch: int, in_flight: int, queue: int
+) -> int:
     """Most bytes that a run holds in frames, besides the program, the weights and the network's activations.
 
-    RGB pictures: `queue` before the network, `batch` being gathered, `depth` batches in the network and one that
+    RGB pictures: `queue` before the network, `batch` being gathered, `in_flight` batches in the network and one that
     comes out of it, `queue` after it, one being made and one being shown; as many again as the network's slots hold.
     Depth maps likewise from the network on; two output pictures; the decoder and the encoder.
 
     Args:
         size_hw, out_size_hw: of the source's and the output's pictures.
-        batch, depth: frames of a batch, and batches in flight, see `Engine.depth`.
+        batch: frames of a batch.
+        in_flight: most batches in flight, see `Engine.in_flight`.
         queue: frames that wait before and after the network.
     """
-    pictures = 2 * queue + (depth + 2) * batch + 2
-    slots = depth * batch
-    maps = queue + (depth + 1) * batch + 1
+    pictures = 2 * queue + (in_flight + 2) * batch + 2
+    slots = in_flight * batch
+    maps = queue + (in_flight + 1) * batch + 1
     pixels, out_pixels = size_hw[0] * size_hw[1], out_size_hw[0] * out_size_hw[1]
     in_frames = pixels * (_RGB * (pictures + slots) + _DEPTH * maps) + out_pixels * 2 * _RGB
     return in_frames + pixels * _DECODER + out_pixels * _ENCODER + _SLACK

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import stream
 from stream.capture.video.file import VideoSource
 from stream.errors import MissingExtraError, ModelError, UsageError
-from stream.infer.backends import Size, choose, inductor, int8, onnx
+from stream.infer.backends import InputShape, choose, inductor, int8, onnx
 from stream.infer.backends.cache import ModelCache
-from stream.infer.backends.choose import Setting
+from stream.infer.backends.choose import BackendOptions
 from stream.infer.backends.eager import Eager
-from stream.infer.backends.exported import MAX_SIZES, Call, Exported, Program, UnusableError
+from stream.infer.backends.exported import MAX_SIZES, Call, Exported, UnusableError
 from stream.infer.engine import Engine
+from stream.infer.preprocess import Preprocessor
 from stream.models import registry
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
 
@@ -37,13 +39,13 @@ class Portable:
     def __init__(self, *, off: float = 0.0, pads: bool = False, precision: str = "fp32") -> None:
         self.off, self.pads, self.precision = off, pads, precision
         self.facts: dict[str, object] = {}
-        self.made: list[Size] = []
+        self.made: list[InputShape] = []
         self.called_with: list[int] = []
 
     def source(self, model: registry.LoadedModel) -> nn.Module:
         return model.network
 
-    def make(self, program: Program, folder: Path) -> None:
+    def make(self, program: ExportedProgram, folder: Path) -> None:
         (example,) = program.example_inputs[0]  # type: ignore[index]
         self.made.append((example.shape[0], *example.shape[2:]))
         torch.export.save(program, folder / "model.pt2")
@@ -106,7 +108,7 @@ def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
         torch.testing.assert_close(backend(inputs(1)), Tiny()(inputs(1)))
     assert runtime.made == [(1, 24, 32)]
     (note,) = said
-    assert note.endswith("is of no use here: it is made again")
+    assert note.endswith("does not load here; exporting it again")
 
 
 def test_what_never_loads_is_an_error(tmp_path: Path) -> None:
@@ -138,7 +140,9 @@ def test_other_weights_or_versions_are_exported_anew(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(("precision", "off"), [("fp32", 2e-3), ("bf16", 0.2), ("fp32", float("nan"))])
 def test_a_network_that_came_out_wrong_is_refused(precision: str, off: float, tmp_path: Path) -> None:
     runtime = Portable(off=off * float(Tiny()(inputs(1)).std()) * 2, precision=precision)
-    with pytest.raises(ModelError, match=rf"tiny: portable in {precision} is off by .* \(allowed: .*--backend torch"):
+    with pytest.raises(
+        ModelError, match=rf"tiny: portable in {precision} differs from torch by .* \(allowed: .*--backend torch"
+    ):
         exported(runtime, tmp_path)(inputs(1))
     assert not list(tmp_path.glob("*/model.pt2"))
 
@@ -148,7 +152,7 @@ def test_a_reduced_precision_states_its_error(tmp_path: Path) -> None:
     backend.prepare((24, 32))
     assert 1e-4 < backend.differences[(1, 24, 32)].rms < 1e-2
     (note,) = backend.notes
-    assert note.startswith("portable in bf16 at 32×24: 0.")
+    assert note.startswith("portable in bf16 at 32×24: RMS error against fp32 is 0.")
 
 
 def test_a_network_that_cannot_be_exported_says_so(tmp_path: Path) -> None:
@@ -240,18 +244,18 @@ def test_int8_is_calibrated_on_the_users_pictures_and_states_its_error(
 
 
 def test_int8_without_pictures_is_refused(starter: registry.LoadedModel) -> None:
-    with pytest.raises(UsageError, match="--precision int8: needs pictures"):
+    with pytest.raises(UsageError, match="--precision int8: needs images"):
         Engine(starter, device="cpu", precision="int8", backend="openvino")
 
 
 def test_pictures_to_measure_with_are_others_than_those_to_calibrate_with(starter: registry.LoadedModel) -> None:
-    engine = Engine(starter, device="cpu")
-    many = int8.Samples([frame(i) for i in range(9)], engine._preprocess)
+    preprocess = Preprocessor(starter.spec.input, CPU)
+    many = int8.CalibrationSet([frame(i) for i in range(9)], preprocess)
     assert (len(many.to_calibrate((1, 192, 256))), len(many.to_check((1, 192, 256)))) == (7, 2)
-    few = int8.Samples([frame(i) for i in range(3)], engine._preprocess)
+    few = int8.CalibrationSet([frame(i) for i in range(3)], preprocess)
     assert (len(few.to_calibrate((1, 192, 256))), len(few.to_check((1, 192, 256)))) == (3, 3)
     assert few.notes
-    assert few.digest != many.digest == int8.Samples([frame(i) for i in range(9)], engine._preprocess).digest
+    assert few.digest != many.digest == int8.CalibrationSet([frame(i) for i in range(9)], preprocess).digest
 
 
 def test_without_a_compiler_one_line_and_eager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -355,14 +359,14 @@ class Choice:
         self.said: list[str] = []
         self.made: list[str] = []
         self.seconds, self.clock = seconds, Clock()
-        self.setting = Setting(
+        self.options = BackendOptions(
             model=loaded(), device=CPU, precision="fp32", batch=1, threads=1, provider="auto",
             cache=ModelCache(tmp_path),
         )  # fmt: skip
         monkeypatch.setattr(choose, "make", self.make)
-        monkeypatch.setattr(choose, "candidates", lambda _setting: [name for name in seconds if name != "torch"])
+        monkeypatch.setattr(choose, "candidates", lambda _options: [name for name in seconds if name != "torch"])
 
-    def make(self, name: str, _setting: Setting) -> Eager:
+    def make(self, name: str, _options: BackendOptions) -> Eager:
         self.made.append(name)
         seconds = self.seconds[name]
         if isinstance(seconds, Exception):
@@ -370,10 +374,10 @@ class Choice:
         return Timed(name, seconds, self.clock)
 
     def __call__(self, *, frames: float, may_measure: bool = True) -> str:
-        first = self.make("torch", self.setting)
+        first = self.make("torch", self.options)
         self.made.clear()
         chosen = choose.fastest(
-            self.setting, first, (24, 32), frames=frames, may_measure=may_measure, say=self.said.append,
+            self.options, first, (24, 32), frames=frames, may_measure=may_measure, say=self.said.append,
             clock=self.clock,
         )  # fmt: skip
         return chosen.name
@@ -383,7 +387,7 @@ def test_a_long_job_gets_what_is_fastest_here(tmp_path: Path, monkeypatch: pytes
     choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2, onnx=0.6)
     assert choice(frames=1000) == "openvino"
     assert choice.said == [
-        "trying openvino, onnx for tiny, once; --backend torch does without",
+        "timing openvino, onnx for tiny, this once; --backend torch skips it",
         "backend openvino: openvino 200 ms, torch 500 ms, onnx 600 ms a frame of 32×24 in fp32, measured now",
     ]
 
@@ -430,7 +434,7 @@ def test_one_that_fails_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest
     wrong = ModelError("is off by 0.5", where="tiny")
     choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=wrong, onnx=0.3)
     assert choice(frames=1000) == "onnx"
-    assert "openvino is left out: tiny: is off by 0.5" in choice.said
+    assert "openvino is ignored: tiny: is off by 0.5" in choice.said
 
 
 def test_what_is_installed_and_takes_the_precision_is_a_candidate(
@@ -438,11 +442,11 @@ def test_what_is_installed_and_takes_the_precision_is_a_candidate(
 ) -> None:
     def found(precision: str, absent: Callable[[str], bool] = lambda _name: False) -> list[str]:
         monkeypatch.setattr(choose, "find_spec", lambda name: None if absent(name) else find_spec(name))
-        setting = Setting(
+        options = BackendOptions(
             model=loaded(), device=CPU, precision=precision, batch=1, threads=1, provider="auto",
             cache=ModelCache(tmp_path),
         )  # fmt: skip
-        return choose.candidates(setting)
+        return choose.candidates(options)
 
     assert found("fp32") == ["openvino", "onnx"]
     assert found("bf16") == ["openvino"]

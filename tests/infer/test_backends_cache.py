@@ -94,7 +94,7 @@ def test_what_cannot_be_trusted_is_made_again_and_said(kept: ModelCache, said: l
     assert make.times == 2
     assert [path.name for path in sorted(entry.folder.iterdir())] == [RECORD, "model.bin"]
     assert (entry.folder / "model.bin").read_text() == "weights"
-    assert said == [f"{entry.folder} is damaged: it is made again"]
+    assert said == [f"{entry.folder} is damaged; exporting it again"]
 
 
 def test_a_maker_that_fails_leaves_nothing(kept: ModelCache) -> None:
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_made_costs_only_the_keeping(tmp_path: Path, sai
     folder = entry.folder
     assert (folder / "model.bin").read_text() == "weights"
     assert entry.facts == {"rms": 0.25}
-    assert said == [f"{tmp_path / 'cache'} cannot be written (File exists): exported models are not kept"]
+    assert said == [f"{tmp_path / 'cache'} is not writable (File exists); exported models are not kept"]
     del entry
     assert not folder.exists()
 

@@ -31,8 +31,8 @@ def frame(index: int, width: int = 4) -> Frame:
 class FakeEngine:
     """Keeps the rules of `Engine`, computes nothing, and writes down what it was given."""
 
-    def __init__(self, *, depth: int = 1, batch: int = 4) -> None:
-        self.depth, self.batch = depth, batch
+    def __init__(self, *, in_flight: int = 1, batch: int = 4) -> None:
+        self.in_flight, self.batch = in_flight, batch
         self.submitted: list[list[int]] = []
         self._batches: deque[list[Frame]] = deque()
 
@@ -48,7 +48,7 @@ class FakeEngine:
     def submit(self, frames: Sequence[Frame]) -> None:
         assert 0 < len(frames) <= self.batch
         assert len({self.key(f) for f in frames}) == 1
-        assert self.pending < self.depth
+        assert self.pending < self.in_flight
         self._batches.append(list(frames))
         self.submitted.append([f.index for f in frames])
 
@@ -88,9 +88,9 @@ def streamed(
     st.sampled_from(WhenFull),
 )
 def test_every_frame_comes_out_once_and_in_order(
-    widths: list[int], batch: int, depth: int, grouping: Grouping, when_full: WhenFull
+    widths: list[int], batch: int, in_flight: int, grouping: Grouping, when_full: WhenFull
 ) -> None:
-    engine, skipped = FakeEngine(depth=depth, batch=batch), list[int]()
+    engine, skipped = FakeEngine(in_flight=in_flight, batch=batch), list[int]()
     frames = [frame(i, width) for i, width in enumerate(widths)]
     results = list(streamed(filled(frames, when_full=when_full), engine, grouping=grouping, skipped=skipped))
     assert [f.index for f, _ in results] == [i for i, width in enumerate(widths) if width != PANORAMA]
@@ -147,7 +147,7 @@ def test_the_tail_is_flushed() -> None:
 
 def test_a_live_source_does_not_wait_for_a_batch_or_for_the_next_frame() -> None:
     channel = filled([frame(0)], when_full=WhenFull.DROP_OLDEST, close=False)
-    engine = FakeEngine(depth=2, batch=4)
+    engine = FakeEngine(in_flight=2, batch=4)
     results = streamed(channel, engine)
     for index in range(3):
         if index:
@@ -168,13 +168,13 @@ def test_a_file_fills_its_batches_however_slowly_frames_come() -> None:
     for index in range(8):
         channel.put(frame(index))
     channel.close()
-    engine = FakeEngine(batch=4, depth=2)
+    engine = FakeEngine(batch=4, in_flight=2)
     assert len(list(streamed(channel, engine))) == 8
     assert engine.submitted == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_two_batches_are_in_flight_while_frames_are_queued() -> None:
-    engine = FakeEngine(depth=2, batch=2)
+    engine = FakeEngine(in_flight=2, batch=2)
     results = streamed(filled([frame(i) for i in range(8)]), engine)
     next(results)
     assert engine.submitted == [[0, 1], [2, 3]]

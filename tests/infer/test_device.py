@@ -65,7 +65,7 @@ def test_a_precision_that_does_not_work_is_refused(precision: str, spec: module.
 
 @pytest.mark.parametrize(("cores", "light", "heavy"), [(1, 1, 1), (2, 1, 2), (8, 7, 8)])
 def test_a_light_model_leaves_a_core_free(monkeypatch: pytest.MonkeyPatch, cores: int, light: int, heavy: int) -> None:
-    monkeypatch.setattr(module, "_usable_cores", lambda: cores)
+    monkeypatch.setattr(module, "usable_cores", lambda: cores)
     assert resolve_threads(None, CPU, SPEC) == light
     assert resolve_threads(None, CPU, replace(SPEC, parameters_m=300.0)) == heavy
     assert resolve_threads(3, CPU, SPEC) == 3

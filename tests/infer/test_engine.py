@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stream.errors import ModelError, UsageError
 from stream.frames import DepthKind, Frame
 from stream.infer.engine import Engine
-from stream.infer.executor import Event, Lanes
+from stream.infer.executor import Event, SerialExecutor
 from stream.models import registry
 from stream.models.registry import LoadedModel
 from tests.support.paths import DATA
@@ -58,7 +58,7 @@ def test_starter_gives_the_expected_depth(starter: LoadedModel, case: dict[str, 
     assert_expected(depth.values, case["full"], 1e-3)  # type: ignore[arg-type]
     # At its own input size nothing is resized afterwards.
     size_hw = engine.plan((height, width))
-    x = engine._preprocess(torch.tensor(picture.rgb), size_hw, torch.float32)
+    x = engine._phases.preprocess(torch.tensor(picture.rgb), size_hw, torch.float32)
     with torch.inference_mode():
         assert_expected(starter.network(x)[0].numpy(), case["net"], 1e-3)  # type: ignore[arg-type]
     engine.close()
@@ -109,9 +109,9 @@ def test_frames_of_different_network_sizes_are_no_batch() -> None:
         engine.submit([])
 
 
-def test_no_more_batches_than_depth() -> None:
+def test_no_more_batches_than_in_flight() -> None:
     engine = cpu()
-    assert engine.depth == 3
+    assert engine.in_flight == 3
     for index in range(3):
         engine.submit([frame(index)])
     with pytest.raises(ValueError, match="3 pending"):
@@ -124,7 +124,7 @@ def test_no_more_batches_than_depth() -> None:
     engine.close()
 
 
-def test_the_steps_of_a_batch_overlap_with_those_of_the_next() -> None:
+def test_the_phases_of_a_batch_overlap_with_those_of_the_next() -> None:
     first_is_computing, second_is_prepared = threading.Event(), threading.Event()
 
     class Waiting(Tiny):
@@ -134,7 +134,7 @@ def test_the_steps_of_a_batch_overlap_with_those_of_the_next() -> None:
             return super().forward(x)
 
     engine = cpu(loaded(Waiting()))
-    prepare, workers = engine._preprocess, set[str]()
+    prepare, workers = engine._phases.preprocess, set[str]()
 
     def prepared(*args: object) -> Tensor:
         workers.add(threading.current_thread().name)
@@ -142,7 +142,7 @@ def test_the_steps_of_a_batch_overlap_with_those_of_the_next() -> None:
             second_is_prepared.set()
         return prepare(*args)  # type: ignore[arg-type]
 
-    engine._preprocess = prepared  # type: ignore[assignment]
+    engine._phases.preprocess = prepared  # type: ignore[assignment]
     engine.submit([frame(0)])
     assert first_is_computing.wait(20)
     engine.submit([frame(1)])  # without overlap neither of them would ever end
@@ -152,7 +152,7 @@ def test_the_steps_of_a_batch_overlap_with_those_of_the_next() -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("depthstream-")]
 
 
-def test_a_step_that_fails_is_told_by_collect() -> None:
+def test_an_error_in_a_phase_is_raised_by_collect() -> None:
     class Broken(Tiny):
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError("broken")
@@ -175,11 +175,11 @@ def test_the_network_size_follows_the_options() -> None:
         cpu(input_size=0)
 
 
-def test_bf16_casts_once_and_spares_what_is_delicate(starter: LoadedModel) -> None:
+def test_bf16_casts_once_and_spares_fp32_keys(starter: LoadedModel) -> None:
     engine = cpu(replace(starter, spec=replace(starter.spec, fp32_keys=("ctx.*", "head.2.*"))), precision="bf16")
     for name, parameter in engine._backend.network.named_parameters():  # type: ignore[attr-defined]
-        is_delicate = name.startswith(("ctx.", "head.2."))
-        assert parameter.dtype == (torch.float32 if is_delicate else torch.bfloat16), name
+        stays_fp32 = name.startswith(("ctx.", "head.2."))
+        assert parameter.dtype == (torch.float32 if stays_fp32 else torch.bfloat16), name
     assert all(p.dtype == torch.float32 for p in starter.network.parameters())
 
 
@@ -205,14 +205,14 @@ class Overflowing(Tiny):
         return torch.where(is_bright, broken, y) if self.always or y.dtype != torch.float32 else y
 
 
-def plain(index: int, level: int, name: str = "") -> Frame:
+def uniform(index: int, level: int, name: str = "") -> Frame:
     return replace(frame(index, name=name), rgb=np.full((48, 64, 3), level, np.uint8))
 
 
 def test_what_is_not_finite_is_computed_again_in_fp32_and_said_once() -> None:
     engine = cpu(loaded(Overflowing()), precision="bf16", batch=3)
     exact = cpu(loaded(Overflowing()))
-    frames = [plain(0, 20), plain(1, 250), plain(2, 30)]
+    frames = [uniform(0, 20), uniform(1, 250), uniform(2, 30)]
     for _ in range(2):
         depths = engine.infer(frames)
     np.testing.assert_allclose(depths[1].values, exact.infer([frames[1]])[0].values, atol=1e-5)
@@ -224,7 +224,7 @@ def test_what_is_not_finite_is_computed_again_in_fp32_and_said_once() -> None:
 def test_what_is_never_finite_is_an_error_that_names_the_frame(precision: str) -> None:
     engine = cpu(loaded(Overflowing(always=True)), precision=precision, batch=2)
     with pytest.raises(ModelError, match=r"tiny: the depth of sun\.jpg is not finite in fp32"):
-        engine.infer([plain(0, 20, "dark.jpg"), plain(1, 250, "sun.jpg")])
+        engine.infer([uniform(0, 20, "dark.jpg"), uniform(1, 250, "sun.jpg")])
 
 
 class Greedy(Tiny):
@@ -271,7 +271,7 @@ def test_out_of_memory_once_is_tried_again() -> None:
     assert network.seen == [2, 1, 1]
 
 
-def test_a_cpu_out_of_memory_is_told_from_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_out_of_memory_is_distinguished_from_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Tiny()
     engine = cpu(loaded(network))
     monkeypatch.setattr(network, "forward", lambda _x: torch.empty(2**60))
@@ -288,23 +288,23 @@ def test_one_frame_that_does_not_fit_is_an_error() -> None:
         engine.infer([frame(0), frame(1)])
 
 
-class Watched(Lanes):
-    """Lanes of depth 2 that write down the order of work, and check that the rules for slots are kept."""
+class Watched(SerialExecutor):
+    """Has two batches in flight and records the order of work, so that tests can check the rules for slots."""
 
-    depth = 2
+    in_flight = 2
 
     def __init__(self) -> None:
         super().__init__(torch.device("cpu"))
         self.log: list[str] = []
-        self.lane = ""
+        self.context = ""
 
     def device_buffer(self, host: Tensor) -> Tensor:
         return torch.empty_like(host)  # as on a GPU: not the host's memory
 
     @contextmanager
-    def _in(self, lane: str, after: Event | None) -> Iterator[None]:
-        self.lane = lane
-        self.log.append(f"{lane} after {after}" if after else lane)
+    def _in(self, context: str, after: Event | None) -> Iterator[None]:
+        self.context = context
+        self.log.append(f"{context} after {after}" if after else context)
         yield
 
     def uploading(self, after: Event | None):  # type: ignore[no-untyped-def]
@@ -317,8 +317,8 @@ class Watched(Lanes):
         return self._in("download", after)
 
     def event(self) -> Event:
-        number = sum(line.startswith(f"{self.lane} done") for line in self.log)
-        event = WatchedEvent(self.log, f"{self.lane} done {number}")
+        number = sum(line.startswith(f"{self.context} done") for line in self.log)
+        event = WatchedEvent(self.log, f"{self.context} done {number}")
         self.log.append(event.name)
         return event
 
@@ -335,9 +335,9 @@ class WatchedEvent:
 
 
 def test_the_order_of_work_on_a_device() -> None:
-    lanes = Watched()
-    engine = cpu(lanes=lanes)
-    assert engine.depth == 2
+    executor = Watched()
+    engine = cpu(executor=executor)
+    assert engine.in_flight == 2
     frames = [frame(i) for i in range(3)]
     engine.submit(frames[:1])
     engine.submit(frames[1:2])
@@ -345,7 +345,7 @@ def test_the_order_of_work_on_a_device() -> None:
     results = engine.collect()
     engine.submit(frames[2:])
     results += engine.collect() + engine.collect()
-    assert lanes.log == [
+    assert executor.log == [
         "upload", "upload done 0",
         "compute after upload done 0", "compute done 0",  # to network inputs: the slot's last reader
         "compute", "compute", "compute done 1",  # the network, and back to the picture's size
@@ -369,8 +369,8 @@ def test_the_order_of_work_on_a_device() -> None:
 
 
 def test_slots_grow_and_are_reused() -> None:
-    lanes = Watched()
-    engine = cpu(lanes=lanes)
+    executor = Watched()
+    engine = cpu(executor=executor)
     wanted = cpu()
     for index, size in enumerate([(32, 24), (64, 48), (32, 24), (128, 96), (16, 12), (64, 48)]):
         picture = frame(index, *size)
@@ -378,9 +378,9 @@ def test_slots_grow_and_are_reused() -> None:
 
 
 def test_on_the_cpu_uploading_costs_nothing() -> None:
-    lanes = Lanes(torch.device("cpu"))
-    host = lanes.host_buffer(8)
-    assert lanes.device_buffer(host).data_ptr() == host.data_ptr()
+    executor = SerialExecutor(torch.device("cpu"))
+    host = executor.host_buffer(8)
+    assert executor.device_buffer(host).data_ptr() == host.data_ptr()
 
 
 def test_closing_ends_threads_and_can_be_repeated() -> None:
@@ -418,7 +418,7 @@ def test_cuda_agrees_with_the_cpu(starter: LoadedModel, precision: str, toleranc
     frames = [frame(i, 640, 480) for i in range(8)]
     wanted = cpu(starter, batch=4).infer(frames)
     engine = Engine(starter, device="cuda", precision=precision, batch=4)
-    assert engine.depth == 2
+    assert engine.in_flight == 2
     engine.submit(frames[:4])
     engine.submit(frames[4:])
     for (_, depth), reference in zip(engine.collect() + engine.collect(), wanted, strict=True):
@@ -435,7 +435,7 @@ def test_cuda_keeps_batches_apart(starter: LoadedModel) -> None:
     frames = [frame(i, 320 + 64 * (i % 3), 240) for i in range(40)]
     got: list[tuple[Frame, np.ndarray]] = []
     for picture in frames:
-        if engine.pending == engine.depth:
+        if engine.pending == engine.in_flight:
             got += [(f, d.values) for f, d in engine.collect()]
         engine.submit([picture])
     while engine.pending:

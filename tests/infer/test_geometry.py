@@ -104,7 +104,7 @@ def test_bounds_are_kept(height: int, width: int) -> None:
 def test_a_panorama_is_refused_by_name(fit: Fit) -> None:
     with pytest.raises(ModelError) as caught:
         network_size(policy(518, fit, 14), (300, 60_000))
-    assert str(caught.value).startswith("a 60000×300 picture would need a 103600×518 network input (allowed: up to ")
+    assert str(caught.value).startswith("a 60000×300 image would need a 103600×518 network input (allowed: up to ")
 
 
 def test_a_model_of_one_size_takes_no_other() -> None:
@@ -116,5 +116,5 @@ def test_a_model_of_one_size_takes_no_other() -> None:
 
 @pytest.mark.parametrize("input_size", [0, -32])
 def test_an_input_size_is_positive(input_size: int) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(UsageError, match="is not a size"):
         network_size(STARTER.input, (480, 640), input_size=input_size)

@@ -14,7 +14,7 @@ from stream.infer.preprocess import (
     _summed_at_once,
     _summed_by_taps,
     resize,
-    to_picture_size,
+    to_frame_size,
 )
 from stream.models.catalog import STARTER
 from stream.models.spec import Resample
@@ -101,7 +101,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 @pytest.mark.parametrize("size_hw", [(48, 64), (24, 32), (1, 5)])
 def test_outputs_come_back_as_contiguous_float32(size_hw: tuple[int, int]) -> None:
     output = torch.rand(32, 24, dtype=torch.bfloat16).t()
-    got = to_picture_size(output, size_hw, Resample.BILINEAR)
+    got = to_frame_size(output, size_hw, Resample.BILINEAR)
     assert got.dtype == torch.float32
     assert got.shape == size_hw
     assert got.is_contiguous()

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import stream
-from stream.infer import engine
+from stream.infer import phases
 from stream.models import registry
 from stream.models.weights.locate import sha256
 from tests.support.manifests import FILES, checkpoint, error, on_grid, reference
@@ -68,7 +68,7 @@ class Spy:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.inputs: list[NDArray[np.float32]] = []
         self.outputs: list[NDArray[np.float32]] = []
-        prepare, finish = engine.Preprocessor.__call__, engine.to_picture_size
+        prepare, finish = phases.Preprocessor.__call__, phases.to_frame_size
 
         def seen_input(*args: Any) -> torch.Tensor:
             x = prepare(*args)
@@ -79,8 +79,8 @@ class Spy:
             self.outputs.append(output.numpy().copy())
             return finish(output, *args)
 
-        monkeypatch.setattr(engine.Preprocessor, "__call__", seen_input)
-        monkeypatch.setattr(engine, "to_picture_size", seen_output)
+        monkeypatch.setattr(phases.Preprocessor, "__call__", seen_input)
+        monkeypatch.setattr(phases, "to_frame_size", seen_output)
 
 
 @pytest.mark.parametrize("path", [marked(path) for path in FILES])

@@ -21,10 +21,10 @@ MB = 1e6
 
 def test_the_ceiling_by_hand() -> None:
     # One pixel: 15 pictures and 3 in slots of 3 bytes, 9 maps of 4, two output pictures, decoder and encoder.
-    alone = ceiling_bytes((0, 0), (0, 0), batch=1, depth=3, queue=4)
-    assert ceiling_bytes((1, 1), (1, 1), batch=1, depth=3, queue=4) - alone == 18 * 3 + 9 * 4 + 6 + 180
-    assert ceiling_bytes((1, 1), (1, 2), batch=1, depth=3, queue=4) - alone == 18 * 3 + 9 * 4 + 12 + 30 + 300
-    assert ceiling_bytes((1, 1), (1, 1), batch=4, depth=2, queue=4) - alone == 34 * 3 + 17 * 4 + 6 + 180
+    alone = ceiling_bytes((0, 0), (0, 0), batch=1, in_flight=3, queue=4)
+    assert ceiling_bytes((1, 1), (1, 1), batch=1, in_flight=3, queue=4) - alone == 18 * 3 + 9 * 4 + 6 + 180
+    assert ceiling_bytes((1, 1), (1, 2), batch=1, in_flight=3, queue=4) - alone == 18 * 3 + 9 * 4 + 12 + 30 + 300
+    assert ceiling_bytes((1, 1), (1, 1), batch=4, in_flight=2, queue=4) - alone == 34 * 3 + 17 * 4 + 6 + 180
 
 
 @pytest.mark.parametrize("rotation_deg", [0, 90])

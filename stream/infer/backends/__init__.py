@@ -1,11 +1,13 @@
 """What executes a network: torch itself, or a runtime that the network is exported to.
 
-    eager       torch, as it is; takes every model, size and device
-    exported    a network converted once for each input size, checked against torch, kept on the disk:
-                inductor (`compile`), openvino, onnx
-    choose      which of them, measured on this machine
+    eager       torch without conversion; supports every model, size and device
+    exported    a network exported once per input size, checked against torch and kept on disk,
+                for one of the runtimes inductor (`compile`), openvino and onnx
+    int8        quantisation for openvino
+    cache       the exported files on disk
+    choose      makes a backend by name, or finds the fastest one on this machine
 
-Invariant: to the engine all are alike: a call that takes network inputs and gives the network's output.
+Invariant: the engine uses all of them alike: a callable from network inputs to the network's output.
 """
 
 from collections import Counter
@@ -15,11 +17,10 @@ import torch
 from torch import Tensor
 
 NAMES = ("torch", "compile", "onnx", "openvino")
-"""What `--backend` takes besides `auto`."""
+"""Values of `--backend` besides `auto`."""
 
-
-Size = tuple[int, int, int]
-"""Of a network's input: pictures, height, width."""
+InputShape = tuple[int, int, int]
+"""(images, height, width) of a network's input; the channels are always three."""
 
 
 class Backend(Protocol):
@@ -27,10 +28,10 @@ class Backend(Protocol):
 
     Attributes:
         name: one of `NAMES`.
-        dtype, memory_format: what inputs must have; they are on the engine's device.
-        batch: most pictures in one call; lowered by the engine when memory runs out.
-        notes: worth saying once; grows while running.
-        counters: `eager_frames`: frames of network sizes beyond those that a runtime holds.
+        dtype, memory_format: required of inputs, which are on the engine's device.
+        batch: most images in one call; lowered by the engine when memory runs out.
+        notes: messages for the user, each to be shown once; grows while running.
+        counters: `eager_frames`: frames that ran in torch because the runtime does not hold their network size.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Backend(Protocol):
     counters: Counter[str]
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
-        """Do now what the first input of (height, width) would have to wait for."""
+        """Do in advance what the first input of (height, width) would otherwise wait for."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""torch, as it is: the network on the device in a precision, channels last.
+"""The network in torch itself: on the device, in a precision, channels last.
 
-Invariant: weights are cast once, here, and what the catalog declares delicate stays fp32.
+Invariant: weights are cast once, here, and those that the catalog lists in `fp32_keys` stay fp32.
 """
 
 import copy
@@ -17,17 +17,17 @@ from stream.models.spec import ModelSpec
 
 
 def placed(network: nn.Module, spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
-    """The network on the device in `precision`, channels last; `network` itself where nothing has to be copied.
+    """Place a network on the device in `precision`, channels last; `network` itself where no copy is needed.
 
     Raises:
-        ModelError: the device has no room for it.
+        ModelError: the network does not fit into the device's memory.
     """
     try:
         if precision != "fp32" or device.type != "cpu":
             network = copy.deepcopy(network)
         for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-            is_delicate = any(fnmatch(name, pattern) for pattern in spec.fp32_keys)
-            if tensor.is_floating_point() and not is_delicate:
+            stays_fp32 = any(fnmatch(name, pattern) for pattern in spec.fp32_keys)
+            if tensor.is_floating_point() and not stays_fp32:
                 tensor.data = tensor.data.to(DTYPES[precision])
         network = network.to(device)
         for tensor in network.parameters():
@@ -37,7 +37,7 @@ def placed(network: nn.Module, spec: ModelSpec, device: torch.device, precision:
         hint = "use --precision fp16, a smaller model, or --device cpu"
         raise ModelError(f"does not fit into the memory of {device}", where=spec.name, hint=hint) from error
     if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()  # the weights, before another stream reads them
+        torch.cuda.current_stream(device).synchronize()  # the copies must end before another stream reads the weights
     return network
 
 
@@ -46,7 +46,7 @@ class Eager:
 
     Args:
         network: see `placed`.
-        precision: what it was placed in.
+        precision: the one that it was placed in.
         batch: see `Backend`.
     """
 
@@ -59,7 +59,7 @@ class Eager:
         self.counters: Counter[str] = Counter()
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
-        """See `Backend`: nothing to do."""
+        """See `Backend`: there is nothing to prepare."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Backend`."""

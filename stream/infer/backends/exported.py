@@ -1,7 +1,7 @@
-"""A network exported once for each input size, and executed by another runtime.
+"""Networks exported once per input size and executed by another runtime.
 
-Invariant: an exported network is used only if it gave what torch gives, on a test picture, within the runtime's
-tolerance; a runtime holds at most `MAX_SIZES` input sizes, and frames of further sizes run in torch, said and counted.
+Invariant: an export is used only if its output for a test image agrees with torch's within the precision's tolerance.
+At most `MAX_SIZES` input sizes are held; frames of other sizes run in torch, with a note and a counter.
 """
 
 import math
@@ -14,36 +14,36 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.nn import functional as F
 
 from stream.errors import ModelError
-from stream.infer.backends import Backend, Size
+from stream.infer.backends import Backend, InputShape
 from stream.infer.backends.cache import ModelCache
 from stream.models.registry import LoadedModel
 from stream.version import __version__
 
 MAX_SIZES = 4
-"""Of the network's input, batch included; torch itself gives up after 8."""
+"""Input shapes that a backend holds, batch included; torch.compile gives up after 8."""
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.2}
-"""How far from torch's fp32 an export may be, in standard deviations of the test picture's depth: in fp32 anywhere,
-else as root mean square."""
+"""Largest error of an export against torch in fp32, in standard deviations of the test image's depth: the largest
+difference for fp32, otherwise the root mean square."""
 
-Program = torch.export.ExportedProgram
 Call = Callable[[Tensor], Tensor]
 
 
 class UnusableError(ModelError):
-    """A runtime does not take files that are whole: they are of another version or machine than it is."""
+    """A runtime rejects undamaged files, because another version or machine wrote them."""
 
 
 class Runtime(Protocol):
-    """Turns exported programs into files, and files into calls.
+    """Writes exported programs to files and loads such files as callables.
 
     Attributes:
         name: one of `backends.NAMES`.
         precision: what it computes in.
-        device, dtype, memory_format: of inputs, see `Backend`.
-        pads: True if calls take exactly `batch` pictures, so that a smaller group is filled up; False if they take one.
+        device, dtype, memory_format: required of inputs, see `Backend`.
+        pads: True if calls take exactly `batch` images, so that smaller groups are padded; False if they take one.
         facts: what its files depend on besides model, size and precision: versions, providers.
     """
 
@@ -59,38 +59,38 @@ class Runtime(Protocol):
         """The network to export."""
         ...
 
-    def make(self, program: Program, folder: Path) -> None:
+    def make(self, program: ExportedProgram, folder: Path) -> None:
         """Write the files of `program` into `folder`."""
         ...
 
     def load(self, folder: Path) -> Call:
-        """What `make` has written, ready to be called with n×3×H×W, giving n×H×W.
+        """Load what `make` has written; returns a callable n×3×H×W → n×H×W.
 
         Raises:
-            UnusableError: the runtime does not take the files.
-            ModelError: it cannot start.
+            UnusableError: the runtime rejects the files.
+            ModelError: the runtime cannot start.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """From torch in fp32, in standard deviations of its output: the largest, and the root mean square."""
+    """Difference from torch in fp32, in standard deviations of torch's output: the largest and the root mean square."""
 
     largest: float
     rms: float
 
 
 class Exported:
-    """A backend around a runtime.
+    """A backend that executes exports of a network in another runtime.
 
     Args:
-        model: what to execute.
+        model: the model to execute.
         runtime: what executes it.
-        eager: makes the backend for further sizes, when one comes.
+        eager: makes the backend for sizes beyond `MAX_SIZES`, when the first such frame arrives.
         batch: see `Backend`.
-        cache: of the exported files.
-        samples: float32 inputs of a size (n, height, width) to check an export with; default: `picture`.
+        cache: where the exported files are kept.
+        samples: returns float32 inputs of a shape (n, height, width) to check an export with; default: `test_input`.
     """
 
     def __init__(
@@ -101,56 +101,56 @@ class Exported:
         eager: Callable[[], Backend],
         batch: int,
         cache: ModelCache,
-        samples: Callable[[Size], Sequence[Tensor]] | None = None,
+        samples: Callable[[InputShape], Sequence[Tensor]] | None = None,
     ) -> None:
         self.model, self.runtime, self.batch = model, runtime, batch
         self.name, self.dtype, self.memory_format = runtime.name, runtime.dtype, runtime.memory_format
         self.notes: list[str] = []
         self.counters: Counter[str] = Counter()
-        self.differences: dict[Size, Difference] = {}
-        """Of each exported size (n, height, width), as measured when it was exported."""
+        self.differences: dict[InputShape, Difference] = {}
+        """Measured difference of each exported shape (n, height, width)."""
         self._make_eager, self._cache = eager, cache
-        self._samples = samples or (lambda size: [picture(size)])
+        self._samples = samples or (lambda shape: [test_input(shape)])
         self._eager: Backend | None = None
-        self._calls: dict[Size, Call] = {}
+        self._calls: dict[InputShape, Call] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Backend`."""
-        taken = self.batch if self.runtime.pads else 1
-        call = self._call_for((taken, int(x.shape[-2]), int(x.shape[-1])))
+        count = self.batch if self.runtime.pads else 1
+        call = self._call_for((count, int(x.shape[-2]), int(x.shape[-1])))
         if call is None:
             self.counters["eager_frames"] += len(x)
             return self._torch(x)
-        return torch.cat([call(_filled(part, taken))[: len(part)] for part in torch.split(x, taken)])
+        return torch.cat([call(_padded(part, count))[: len(part)] for part in torch.split(x, count)])
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
-        """Export for inputs of (height, width), unless that was done; the first frame need not wait then.
+        """See `Backend`: export the network for this size, or load an earlier export.
 
         Raises:
-            ModelError: the runtime cannot take the network, or computes something else.
+            ModelError: the runtime cannot execute the network, or its output differs too much.
         """
         self._call_for((self.batch if self.runtime.pads else 1, *size_hw))
 
-    def _call_for(self, size: Size) -> Call | None:
-        """What executes inputs of a size (n, height, width), made if need be; None if there are `MAX_SIZES` others.
+    def _call_for(self, shape: InputShape) -> Call | None:
+        """The export for a shape (n, height, width), made if necessary; None if `MAX_SIZES` others are held.
 
         Raises:
-            ModelError: the runtime cannot take the network, or computes something else.
+            ModelError: the runtime cannot execute the network, or its output differs too much.
         """
-        if size not in self._calls:
+        if shape not in self._calls:
             if len(self._calls) >= MAX_SIZES:
                 held = ", ".join(f"{width}×{height}" for _, height, width in self._calls)
                 self._note(f"{self.name} holds network inputs of {held}; frames of other sizes run in torch")
                 return None
-            self._calls[size] = self._loaded(size)
-        return self._calls[size]
+            self._calls[shape] = self._loaded(shape)
+        return self._calls[shape]
 
     def _torch(self, x: Tensor) -> Tensor:
         if self._eager is None:
             self._eager = self._make_eager()
         return self._eager(x.to(self._eager.dtype, memory_format=self._eager.memory_format))
 
-    def _loaded(self, size: Size) -> Call:
+    def _loaded(self, shape: InputShape) -> Call:
         key = {
             "program": __version__,
             "torch": torch.__version__,
@@ -158,54 +158,54 @@ class Exported:
             "weights": self.model.weights_sha256,
             "backend": self.name,
             "precision": self.runtime.precision,
-            "size": list(size),
+            "size": list(shape),
             **self.runtime.facts,
         }
 
         def make(folder: Path) -> Mapping[str, Any]:
-            self.runtime.make(exported(self.runtime, self.model, size), folder)
-            difference = self._checked(self.runtime.load(folder), size)
+            self.runtime.make(exported(self.runtime, self.model, shape), folder)
+            difference = self._checked(self.runtime.load(folder), shape)
             return {"largest": difference.largest, "rms": difference.rms}
 
-        # Neither torch's exporter nor the runtimes know inference mode.
+        # Neither torch's exporter nor the runtimes support inference mode.
         with torch.inference_mode(False), torch.no_grad():
             entry = self._cache.entry(key, make)
             try:
                 call = self.runtime.load(entry.folder)
-            except UnusableError:  # of another version or machine than the key could tell
+            except UnusableError:  # written by a version or on a machine that the key does not distinguish
                 if entry.is_new:
                     raise
                 self._cache.discard(entry)
                 entry = self._cache.entry(key, make)
                 call = self.runtime.load(entry.folder)
-            difference = self.differences[size] = Difference(**entry.facts)
+            difference = self.differences[shape] = Difference(**entry.facts)
             if self.runtime.precision != "fp32":
-                where = f"{self.name} in {self.runtime.precision} at {size[2]}×{size[1]}"
-                self._note(f"{where}: {difference.rms:.1%} of a standard deviation off fp32, root mean square")
+                where = f"{self.name} in {self.runtime.precision} at {shape[2]}×{shape[1]}"
+                self._note(f"{where}: RMS error against fp32 is {difference.rms:.1%} of a standard deviation")
             return call
 
-    def _checked(self, call: Call, size: Size) -> Difference:
-        """How far a fresh export is from torch.
+    def _checked(self, call: Call, shape: InputShape) -> Difference:
+        """Measure how far a new export is from torch.
 
         Raises:
-            ModelError: beyond the tolerance.
+            ModelError: farther than the tolerance.
         """
         largest, squares, variances = [], [], []
-        for x in self._samples(size):
+        for x in self._samples(shape):
             wanted = self.model.network(x)
             got = call(x.to(self.runtime.device, self.dtype, memory_format=self.memory_format)).float().cpu()
             largest.append((got - wanted).abs().max())
             squares.append((got - wanted).square().mean())
             variances.append(wanted.var())
         deviation = math.sqrt(torch.stack(variances).mean()) or 1.0
-        difference = Difference(  # torch's maximum of what is not a number is no number either
+        difference = Difference(  # torch's maximum propagates NaN
             largest=float(torch.stack(largest).max()) / deviation,
             rms=math.sqrt(torch.stack(squares).mean()) / deviation,
         )
         precision = self.runtime.precision
         limit, found = TOLERANCE[precision], difference.largest if precision == "fp32" else difference.rms
         if not found <= limit:
-            what = f"{self.name} in {precision} is off by {found:.2g} standard deviations"
+            what = f"{self.name} in {precision} differs from torch by {found:.2g} standard deviations"
             raise ModelError(what, where=self.model.spec.name, allowed=f"{limit:g}", hint="use --backend torch")
         return difference
 
@@ -214,27 +214,27 @@ class Exported:
             self.notes.append(note)
 
 
-def exported(runtime: Runtime, model: LoadedModel, size: Size) -> Program:
-    """The network as torch's exporter gives it, for inputs of exactly this size.
+def exported(runtime: Runtime, model: LoadedModel, shape: InputShape) -> ExportedProgram:
+    """Export the network with torch's exporter, for inputs of exactly this shape.
 
     Raises:
-        ModelError: it cannot be exported.
+        ModelError: the network cannot be exported.
     """
     network = runtime.source(model)
-    x = picture(size).to(runtime.device, runtime.dtype, memory_format=runtime.memory_format)
-    network(x)  # fills the tables that depend on the size: they become constants of the program
+    x = test_input(shape).to(runtime.device, runtime.dtype, memory_format=runtime.memory_format)
+    network(x)  # fills the tables that depend on the size, so that they become constants of the program
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, of its own parts
+            warnings.simplefilter("ignore")  # the exporter warns of its own internals
             return torch.export.export(network, (x,), strict=False)
-    except Exception as error:  # the exporter raises what it likes
+    except Exception as error:  # the exporter's exceptions have no narrower common base
         what = f"cannot be exported for {runtime.name}: {str(error).strip().splitlines()[0]}"
         raise ModelError(what, where=model.spec.name, hint="use --backend torch") from error
 
 
-def picture(size: Size) -> Tensor:
-    """A test input, float32 N×3×H×W, as normalised pictures are: large and small shapes, the same every time."""
-    count, height, width = size
+def test_input(shape: InputShape) -> Tensor:
+    """A deterministic test image with large and small structures, float32 N×3×H×W in the range of normalised images."""
+    count, height, width = shape
     generator = torch.Generator().manual_seed(height * 10_007 + width)
     x = torch.zeros(count, 3, height, width)
     for cells, weight in ((4, 0.8), (12, 0.4), (36, 0.2)):
@@ -243,7 +243,7 @@ def picture(size: Size) -> Tensor:
     return x.clamp_(-2.1, 2.6)
 
 
-def _filled(x: Tensor, count: int) -> Tensor:
-    """`x` with its last picture repeated up to `count`."""
+def _padded(x: Tensor, count: int) -> Tensor:
+    """`x` padded to `count` images by repeating the last one."""
     missing = count - len(x)
     return x if not missing else torch.cat([x, x[-1:].expand(missing, -1, -1, -1)])

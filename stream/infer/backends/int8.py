@@ -1,7 +1,7 @@
 """Post-training quantisation with NNCF, extra `int8`: OpenVINO models in 8-bit integers, calibrated on the user's own
-pictures.
+images.
 
-Invariant: nothing is quantised that was not asked for, and the error on pictures kept apart is measured before use.
+Invariant: a model is quantised only on request, and its error on images held out from calibration is measured first.
 """
 
 import contextlib
@@ -12,63 +12,63 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from stream.errors import MissingExtraError, UsageError
 from stream.frames import Frame
-from stream.infer.backends import Size
-from stream.infer.backends.exported import Program
+from stream.infer.backends import InputShape
 from stream.infer.preprocess import Preprocessor
 
-PICTURES = 32
-"""Of the source: three quarters to calibrate with, the rest to measure the error with."""
+CALIBRATION_IMAGES = 32
+"""Images requested of the source: three quarters for calibration, the rest for measuring the error."""
 
 
-class Samples:
-    """Network inputs made from the user's own pictures.
+class CalibrationSet:
+    """Network inputs made from the user's own images.
 
     Args:
-        frames: the pictures; three of four are for calibration, the others for measuring the error. Fewer than four
-            serve for both.
+        frames: the images; three of four are for calibration, the others for measuring the error. Fewer than four
+            serve both purposes.
         preprocess: see `Preprocessor`.
 
     Attributes:
-        digest: tells one set of pictures from another.
-        notes: worth saying once.
+        digest: identifies this set of images.
+        notes: messages for the user, each to be shown once.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no images.
     """
 
     def __init__(self, frames: Sequence[Frame], preprocess: Preprocessor) -> None:
         if not frames:
-            raise UsageError("needs pictures to calibrate with", where="--precision int8", hint="use bf16 or fp32")
+            raise UsageError("needs images to calibrate with", where="--precision int8", hint="use bf16 or fp32")
         self._preprocess, self.notes = preprocess, list[str]()
-        self._used, self._apart = [f for i, f in enumerate(frames) if i % 4 != 3], list(frames[3::4])
-        if not self._apart:
-            self._apart = self._used
-            self.notes.append("int8: too few pictures to measure the error on others than it is calibrated with")
+        self._used, self._held_out = [f for i, f in enumerate(frames) if i % 4 != 3], list(frames[3::4])
+        if not self._held_out:
+            self._held_out = self._used
+            self.notes.append("int8: too few images to hold some out; the error is measured on the calibration images")
         digest = hashlib.sha256()
         for frame in frames:
             digest.update(frame.rgb.tobytes())
         self.digest = digest.hexdigest()
 
-    def to_calibrate(self, size: Size) -> list[Tensor]:
-        """float32 1×3×height×width each, for a size (n, height, width)."""
-        return self._inputs(self._used, size)
+    def to_calibrate(self, shape: InputShape) -> list[Tensor]:
+        """Inputs for calibration: float32 1×3×height×width each, for a shape (n, height, width)."""
+        return self._inputs(self._used, shape)
 
-    def to_check(self, size: Size) -> list[Tensor]:
-        """Likewise, of the pictures kept apart."""
-        return self._inputs(self._apart, size)
+    def to_check(self, shape: InputShape) -> list[Tensor]:
+        """Inputs for measuring the error, likewise."""
+        return self._inputs(self._held_out, shape)
 
-    def _inputs(self, frames: Sequence[Frame], size: Size) -> list[Tensor]:
+    def _inputs(self, frames: Sequence[Frame], shape: InputShape) -> list[Tensor]:
         return [
-            self._preprocess(torch.tensor(frame.rgb), size[1:], torch.float32, torch.contiguous_format)
+            self._preprocess(torch.tensor(frame.rgb), shape[1:], torch.float32, torch.contiguous_format)
             for frame in frames
         ]
 
 
 def imported() -> Any:
-    """The package.
+    """Import NNCF.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -81,17 +81,17 @@ def imported() -> Any:
     return nncf
 
 
-def quantized(model: Any, samples: Sequence[Tensor], program: Program) -> Any:
-    """An OpenVINO model with weights and activations in int8.
+def quantized(model: Any, samples: Sequence[Tensor], program: ExportedProgram) -> Any:
+    """Quantise weights and activations of an OpenVINO model to int8.
 
     Args:
-        samples: float32 inputs, the user's own.
-        program: what `model` was converted from; attention asks for another scheme.
+        samples: float32 inputs made from the user's own images.
+        program: what `model` was converted from; a network with attention needs another scheme.
     """
     nncf = imported()
-    nncf.set_log_level(40)  # logging.ERROR: NNCF tells its progress otherwise
+    nncf.set_log_level(40)  # logging.ERROR: by default NNCF logs its progress
     has_attention = any("scaled_dot_product_attention" in str(node.target) for node in program.graph.nodes)
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+    with contextlib.redirect_stdout(io.StringIO()):  # NNCF prints progress bars
         return nncf.quantize(
             model,
             nncf.Dataset([sample.numpy() for sample in samples]),

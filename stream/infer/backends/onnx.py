@@ -1,7 +1,6 @@
-"""ONNX Runtime, extra `onnx`: on the processor, or through the provider of a GPU where one is installed.
+"""ONNX Runtime, extra `onnx`: on the CPU, or through a GPU's execution provider where one is installed.
 
-Invariant: the provider that was chosen is the one that runs, or it is an error; ONNX Runtime by itself would go on with
-the processor.
+Invariant: the chosen provider runs, or it is an error; ONNX Runtime itself would silently fall back to the CPU.
 """
 
 import logging
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from stream.errors import MissingExtraError, ModelError, UsageError
 from stream.infer.backends.eager import placed
-from stream.infer.backends.exported import Call, Program, UnusableError
+from stream.infer.backends.exported import Call, UnusableError
 from stream.infer.device import DTYPES
 from stream.models.registry import LoadedModel
 
@@ -26,21 +26,21 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-"""What `--provider` takes besides `auto`, and ONNX Runtime's names."""
+"""Values of `--provider` besides `auto`, and ONNX Runtime's names for them."""
 _DEVICES = {"cpu": ("cpu", "directml"), "cuda": ("cuda", "tensorrt"), "mps": ("coreml",)}
-"""Providers for each kind of device, the one that `auto` takes first. DirectML's GPU is none of torch's devices."""
+"""Providers for each kind of device, in the order of `auto`'s preference. torch has no device for DirectML's GPU."""
 _OPSET = 18
 _FILE = "model.onnx"
 
 
 def imported() -> Any:
-    """The package.
+    """Import ONNX Runtime.
 
     Raises:
-        MissingExtraError: it, or what exporting needs, is not installed.
+        MissingExtraError: it, or a package that exporting needs, is not installed.
     """
     try:
-        import onnx  # noqa: F401  torch's exporter needs both
+        import onnx  # noqa: F401  torch's exporter needs it and onnxscript
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -50,10 +50,13 @@ def imported() -> Any:
 
 
 def resolve_provider(text: str, device: torch.device, available: list[str]) -> str:
-    """`auto` or a key of `PROVIDERS` → the key of one that is there and fits the device.
+    """Resolve `auto` or a key of `PROVIDERS` to the key of a provider that is available and fits the device.
+
+    Args:
+        available: ONNX Runtime's names of the providers that this installation has.
 
     Raises:
-        UsageError: it is unknown, not there, or not for the device.
+        UsageError: the provider is unknown, not available, or not for the device.
     """
     fitting = _DEVICES[device.type]
     here = [name for name in fitting if PROVIDERS[name] in available]
@@ -75,13 +78,13 @@ class Onnx:
 
     Args:
         device: where inputs are.
-        precision: `fp32`, on GPUs `fp16` too.
-        threads: of the processor.
+        precision: `fp32`, or `fp16` on a GPU.
+        threads: CPU threads.
         provider: `auto` or a key of `PROVIDERS`.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        UsageError: the provider cannot be had.
+        UsageError: the provider is not available for the device.
     """
 
     name = "onnx"
@@ -100,23 +103,25 @@ class Onnx:
         """See `exported.Runtime`."""
         return placed(model.network, model.spec, self.device, self.precision)
 
-    def make(self, program: Program, folder: Path) -> None:
+    def make(self, program: ExportedProgram, folder: Path) -> None:
         """See `exported.Runtime`."""
-        quiet = logging.getLogger("torch.onnx")
-        level = quiet.level
+        logger = logging.getLogger("torch.onnx")
+        level = logger.level
         try:
-            quiet.setLevel(logging.ERROR)  # it tells which other packages it does not find
+            logger.setLevel(logging.ERROR)  # it warns of optional packages that are missing
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter's, of its own parts
+                warnings.simplefilter("ignore")  # the exporter warns of its own internals
                 torch.onnx.export(
                     program, (), str(folder / _FILE), dynamo=True, opset_version=_OPSET, external_data=True,
                     input_names=["input"], output_names=["depth"], verbose=False,
                 )  # fmt: skip
-        except Exception as error:  # the exporter raises what it likes
+        except Exception as error:  # the exporter's exceptions have no narrower common base
             reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"has no ONNX form: {reason}", where=str(folder), hint="use --backend torch") from error
+            raise ModelError(
+                f"cannot be exported to ONNX: {reason}", where=str(folder), hint="use --backend torch"
+            ) from error
         finally:
-            quiet.setLevel(level)
+            logger.setLevel(level)
 
     def load(self, folder: Path) -> Call:
         """See `exported.Runtime`."""
@@ -136,13 +141,13 @@ class Onnx:
             session = self._runtime.InferenceSession(
                 str(folder / _FILE), options, providers=[(wanted, settings)] if settings else [wanted]
             )
-        except Exception as error:  # its exceptions have no common base but this
+        except Exception as error:  # its exceptions have no narrower common base
             reason = str(error).strip().splitlines()[-1]
-            what = f"ONNX Runtime does not take it: {reason}"
+            what = f"ONNX Runtime rejects the file: {reason}"
             raise UnusableError(what, where=str(folder), hint="use --backend torch") from error
         if session.get_providers()[0] != wanted:
             what = f"ONNX Runtime could not start {wanted}"
-            raise ModelError(what, where="--provider", hint="is the library it needs installed? use --device cpu")
+            raise ModelError(what, where="--provider", hint="install the libraries it needs, or use --device cpu")
         return self._on_cuda(session) if self.device.type == "cuda" else self._on_host(session)
 
     def _on_host(self, session: Any) -> Call:
@@ -153,9 +158,9 @@ class Onnx:
         return call
 
     def _on_cuda(self, session: Any) -> Call:
-        """Reads and writes torch's memory; the input must be there before ONNX Runtime's own stream reads it."""
-        given = session.get_outputs()[0].type
-        dtype = torch.float16 if given == "tensor(float16)" else torch.float32
+        """Let the session read and write torch's memory; ONNX Runtime uses a stream of its own."""
+        output_type = session.get_outputs()[0].type
+        dtype = torch.float16 if output_type == "tensor(float16)" else torch.float32
         kinds = {torch.float16: np.float16, torch.float32: np.float32}
 
         def call(x: Tensor) -> Tensor:
@@ -164,8 +169,8 @@ class Onnx:
             binding, place = session.io_binding(), ("cuda", x.device.index or 0)
             binding.bind_input("input", *place, kinds[self.dtype], tuple(x.shape), x.data_ptr())
             binding.bind_output("depth", *place, kinds[dtype], tuple(output.shape), output.data_ptr())
-            torch.cuda.current_stream(x.device).synchronize()
-            session.run_with_iobinding(binding)  # returns when the output is there
+            torch.cuda.current_stream(x.device).synchronize()  # the input must be complete
+            session.run_with_iobinding(binding)  # returns when the output is complete
             return output
 
         return call

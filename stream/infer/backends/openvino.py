@@ -1,8 +1,9 @@
-"""OpenVINO on the processor, extra `openvino`.
+"""OpenVINO on the CPU, extra `openvino`.
 
-Torch's exporter is the way in: the position tables, resampled for the size, become constants of the program. What made
-plain conversions wrong by 0.1 standard deviations is OpenVINO's default precision, bf16 on processors that have it.
-Invariant: the precision is always said to OpenVINO, never left to it.
+Networks come through torch's exporter: the position tables, resampled for the size, become constants of the program.
+OpenVINO's default precision, bf16 on processors that have it, made straightforward conversions wrong by 0.1 standard
+deviations.
+Invariant: the precision is always set explicitly, never left to OpenVINO.
 """
 
 import math
@@ -13,17 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from stream.infer.backends import int8
-from stream.infer.backends.exported import Call, Program, UnusableError
-from stream.infer.backends.int8 import Samples
+from stream.infer.backends.exported import Call, UnusableError
+from stream.infer.backends.int8 import CalibrationSet
 from stream.models.openvino_ir import imported
 from stream.models.registry import LoadedModel
 
 _FILE = "model.xml"
 _HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("f32", "bf16")}
-"""Of what is computed in floats; beside int8 the faster one is taken, which depends on the model: 9 against 26 ms for
-`starter`, 290 against 189 for `depth_anything_v2_vits`."""
+"""OpenVINO's precision of floating-point layers. For int8 models both are timed and the faster is used; which one that
+is depends on the model: f32 and bf16 take 9 and 26 ms for `starter`, 290 and 189 ms for `depth_anything_v2_vits`."""
 
 
 class OpenVino:
@@ -31,8 +33,8 @@ class OpenVino:
 
     Args:
         precision: `fp32`, `bf16` or `int8`.
-        threads: of the processor.
-        samples: to calibrate int8 with.
+        threads: CPU threads.
+        calibration_set: for int8.
 
     Raises:
         MissingExtraError: OpenVINO, or for int8 NNCF, is not installed.
@@ -49,33 +51,35 @@ class OpenVino:
         precision: str,
         *,
         threads: int,
-        samples: Samples | None = None,
+        calibration_set: CalibrationSet | None = None,
     ) -> None:
         self._openvino = imported(where="--backend openvino")
-        self.precision, self._samples = precision, samples
+        self.precision, self._calibration_set = precision, calibration_set
         self.facts: dict[str, object] = {"openvino": self._openvino.__version__}
-        if precision == "int8" and samples is not None:
-            self.facts |= {"nncf": int8.imported().__version__, "calibrated_with": samples.digest}
+        if precision == "int8" and calibration_set is not None:
+            self.facts |= {"nncf": int8.imported().__version__, "calibrated_with": calibration_set.digest}
         self._threads = threads
 
     def source(self, model: LoadedModel) -> nn.Module:
-        """See `exported.Runtime`: fp32, whatever it will compute in."""
+        """See `exported.Runtime`: the network in fp32, whatever the precision."""
         return model.network
 
-    def make(self, program: Program, folder: Path) -> None:
+    def make(self, program: ExportedProgram, folder: Path) -> None:
         """See `exported.Runtime`."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the converter's, of torch's parts
+                warnings.simplefilter("ignore")  # the converter warns of torch's internals
                 converted = self._openvino.convert_model(program)
             (example,) = program.example_inputs[0]
             count, channels, height, width = example.shape
-            converted.reshape([count, channels, height, width])  # it comes with a free one
-            if self._samples is not None:
-                converted = int8.quantized(converted, self._samples.to_calibrate((count, height, width)), program)
+            converted.reshape([count, channels, height, width])  # the converter leaves dimensions dynamic
+            if self._calibration_set is not None:
+                converted = int8.quantized(
+                    converted, self._calibration_set.to_calibrate((count, height, width)), program
+                )
             self._openvino.save_model(converted, str(folder / _FILE), compress_to_fp16=False)
-        except RuntimeError as error:  # OpenVINO knows no other kind
-            raise _refused(error, folder) from error
+        except RuntimeError as error:  # the only kind that OpenVINO raises
+            raise _rejected(error, folder) from error
 
     def load(self, folder: Path) -> Call:
         """See `exported.Runtime`."""
@@ -91,11 +95,11 @@ class OpenVino:
         try:
             return _Request(self._openvino.Core().compile_model(str(folder / _FILE), "CPU", options))
         except RuntimeError as error:
-            raise _refused(error, folder) from error
+            raise _rejected(error, folder) from error
 
 
 class _Request:
-    """A compiled model as a call."""
+    """A compiled model as a callable."""
 
     def __init__(self, compiled: Any) -> None:
         self.shape = tuple(compiled.inputs[0].shape)
@@ -108,7 +112,7 @@ class _Request:
 
 
 def _seconds(call: _Request) -> float:
-    """The best of three runs."""
+    """Shortest of three runs, in seconds."""
     x, best = torch.zeros(call.shape), math.inf
     for _ in range(3):
         start = time.perf_counter()
@@ -117,6 +121,6 @@ def _seconds(call: _Request) -> float:
     return best
 
 
-def _refused(error: RuntimeError, folder: Path) -> UnusableError:
+def _rejected(error: RuntimeError, folder: Path) -> UnusableError:
     reason = str(error).strip().splitlines()[-1]
-    return UnusableError(f"OpenVINO does not take it: {reason}", where=str(folder), hint="use --backend torch")
+    return UnusableError(f"OpenVINO rejects the model: {reason}", where=str(folder), hint="use --backend torch")
