@@ -1,4 +1,4 @@
-"""Makes the README's picture: one frame of the demo clip beside its depth.
+"""Makes the README's image: one frame of the demo clip beside its depth.
 
     python scripts/demo/readme_picture.py
 

@@ -1,8 +1,8 @@
-"""Measure that a run obeys `stream.pipeline.memory.ceiling_bytes`, each setting in a process of its own (Linux).
+"""Checks that a run stays below `stream.pipeline.memory.ceiling_bytes`, each setting in its own process (Linux).
 
     python scripts/measure/memory.py [--sizes 640x480,1920x1080,3840x2160] [--batches 1,4] [--frames 60] [--model NAME]
 
-Prints what the run of a made clip took beyond what the loaded program had before it, as a Markdown table.
+Prints a Markdown table of the peak memory that a run on a generated clip needs beyond the loaded program.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from stream.pipeline.runner import QUEUE
 
 
 def _status(key: str) -> int:
-    """Bytes, from proc(5)."""
+    """A field of /proc/self/status, in bytes; see proc(5)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 def measure(clip: Path, *, model: str, batch: int, frames: int) -> dict[str, int]:
-    """Bytes that a run takes at most beyond a process that has loaded and used the model, and the ceiling."""
+    """Peak bytes of a run beyond those of a process that has loaded and used the model, and the ceiling."""
     options = {"batch": batch, "device": "cpu", "precision": "fp32", "backend": "torch"}
     output = {"path": str(clip.with_name("out.mp4")), "overwrite": True}
     config = Config.model_validate(
@@ -41,14 +41,14 @@ def measure(clip: Path, *, model: str, batch: int, frames: int) -> dict[str, int
          "capture": {"max_frames": frames}}
     )  # fmt: skip
     engine = load_engine(config)
-    nothing = np.zeros((48, 64, 3), np.uint8)
-    frame = Frame(index=0, pts=0, time_base=Fraction(1, 30), captured_at=0.0, rgb=nothing)
+    black = np.zeros((48, 64, 3), np.uint8)
+    frame = Frame(index=0, pts=0, time_base=Fraction(1, 30), captured_at=0.0, rgb=black)
     engine.infer([frame] * batch)
     queue = max(QUEUE, batch)
     pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False), queue=queue)
     size = pipeline.source.info.size
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)
     pipeline.run()
     ceiling = ceiling_bytes(size, size, batch=batch, in_flight=engine.in_flight, queue=queue)
     return {"taken": _status("VmHWM") - before, "ceiling": ceiling}

@@ -1,9 +1,9 @@
-"""The worst difference between this program and the official code, for each model: a column of the README's table.
+"""Measures the largest difference between this program and the official code for each model, as shown in README.md.
 
     python scripts/measure/parity.py [NAME...]
 
-Fills each network with the deterministic weights of tests/data/models and runs its pictures in fp32; needs 6 GB of
-memory for the largest. Invariant: it computes what tests/test_models_parity.py checks, with the same functions.
+Fills each network with the deterministic weights of tests/data/models and runs the reference images in fp32; needs 6 GB
+of memory for the largest model. Invariant: it computes what tests/models/test_parity.py checks, with its functions.
 """
 
 import sys
@@ -22,7 +22,7 @@ from tests.support.reference import image
 
 
 def worst(path: Path) -> float:
-    """Largest error of a reference file's pictures at picture size, in standard deviations of the official output."""
+    """Largest error over a reference file's images at image size, in standard deviations of the official output."""
     expected = reference(path)
     options = expected["options"]
     size = {"input_size": options.get("height") or options.get("input_size"), "square": bool(options.get("square"))}
@@ -39,7 +39,7 @@ def worst(path: Path) -> float:
 def main() -> None:
     """Print a row for each model that has a reference."""
     wanted = sys.argv[1:]
-    print("| Model | Pictures | Largest error / standard deviation |\n|---|---|---|")
+    print("| Model | Images | Largest error / standard deviation |\n|---|---|---|")
     for spec in catalog.MODELS:
         files = [path for path in FILES if reference(path)["model"] == spec.name]
         if files and (not wanted or spec.name in wanted):

@@ -1,8 +1,8 @@
-"""From the command to the first depth picture: how long it takes, and what it is made of.
+"""Measures the time from the command to the first depth image, and its parts.
 
     python scripts/measure/startup.py [NAME...] [--repeat 5]
 
-Prints a Markdown table. Models that have no weights in the package get the deterministic ones of tests/data/models.
+Prints a Markdown table. Models without weights in the package get the deterministic ones of tests/data/models.
 """
 
 import argparse
@@ -42,17 +42,17 @@ for index in range(2):
     marks.append(time.monotonic())
 print(*marks)
 """
-"""What the command does before its first picture, one part after the other (in the command, some overlap)."""
+"""What the command does before its first depth image, one part after the other (in the command some overlap)."""
 
 
 def main() -> None:
     """Measure each model."""
-    os.environ["PYTHONPATH"] = sys.path[0]  # what is measured is this checkout
+    os.environ["PYTHONPATH"] = sys.path[0]  # measure this checkout
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["starter", "dpt_beit_large_512"])
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
-    print("| Model | `depthstream run photo.png` | Imports | Network and weights | First picture | Next picture |")
+    print("| Model | `depthstream run photo.png` | Imports | Network and weights | First image | Next image |")
     print("|---|---|---|---|---|---|")
     for name in options.names:
         row = [f"{seconds:.2f} s" for seconds in measure(name, options.repeat)]
@@ -72,11 +72,11 @@ def measure(name: str, repeat: int) -> list[float]:
         command = [sys.executable, "-m", "stream", "run", "photo.png", "--quiet", "--overwrite", "-m", name]
         command += ["--weights", *weights] if weights else []
         parts = [sys.executable, "-c", PARTS, name, *weights]
-        rows = [(_whole(command, folder), *_parts(parts, folder)) for _ in range(repeat + 1)]
-    return [statistics.median(column) for column in zip(*rows[1:], strict=True)]  # the first reads from the disk
+        rows = [(_command(command, folder), *_parts(parts, folder)) for _ in range(repeat + 1)]
+    return [statistics.median(column) for column in zip(*rows[1:], strict=True)]  # the first run reads from the disk
 
 
-def _whole(command: list[str], folder: Path) -> float:
+def _command(command: list[str], folder: Path) -> float:
     began = time.monotonic()
     subprocess.run(command, cwd=folder, check=True)
     return time.monotonic() - began

@@ -1,12 +1,16 @@
-"""Measuring speed, reproducibly and in one process: `depthstream bench`.
+"""Measures speed, reproducibly and in one process: `depthstream bench`.
 
-    timing      medians and their spread
-    stand_in    networks with made-up weights, where the real ones are not here
-    clip        the video that is measured with
-    bare        the model alone: size × batch × precision × backend
-    whole       the pipeline on a video, its parts, and the limit they set
-    plain       a loop that does what the models' own video scripts do
-    show        table, JSON, plot
+    suite               from the options to all results
+    network             the model alone: size × batch × precision × backend
+    pipeline            the whole pipeline on a video, its parts, and the limit that they set
+    baseline            a loop that does what the models' own video scripts do
+    synthetic_weights   networks for models whose real weights are not installed
+    clip                the video that everything is measured with
+    timing              medians and their spread
+    report              table, JSON, plot
 
-Invariant: what is compared is measured in the same process, on the same frames, with the same threads.
+Invariant: results that are compared come from the same process, the same frames and the same number of threads.
 """
+
+PARTS = ("network", "pipeline", "baseline")
+"""What can be measured: values of `--parts`."""

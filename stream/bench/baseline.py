@@ -1,17 +1,16 @@
-"""What the models' own video scripts do, as a yardstick: everything in turn, one frame at a time.
+"""The baseline: what the models' own video scripts do, step by step, one frame at a time.
 
-Depth Anything's `run_video.py` and MiDaS's `run.py` alike: decode with OpenCV, divide by 255, resize with OpenCV's
-bicubic in float64, normalise, run the network in fp32 as it was trained (attention spelled out, batch norms apart,
-channels first), resize to the picture, spread from least to greatest over 0 to 255, colour, put beside the picture,
-encode with OpenCV. Written for this benchmark from that description; no line of theirs is in it.
-Invariant: nothing here is made slower than in the scripts, and nothing faster.
+Depth Anything's `run_video.py` and MiDaS's `run.py` do the same: decode with OpenCV, divide by 255, resize with its
+bicubic in float64, normalise, run the network in fp32 as it was trained (explicit attention, separate batch norms,
+channels first), resize to the frame, scale the range from minimum to maximum to 0 to 255, colour, put beside the frame,
+encode with OpenCV. Written for this benchmark from that description; it contains no line of theirs.
+Invariant: every step is as fast as in the scripts, neither slower nor faster.
 """
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from stream.models.spec import Resample
 _GAP_PX = 50
 
 
-class _SpelledOut(TorchFunctionMode):
-    """Attention as the scripts have it without xFormers: product, softmax, product. (torch's own "math" form is 1.4
-    times slower than that.)"""
+class _ExplicitAttention(TorchFunctionMode):
+    """Computes attention as the scripts do without xFormers: product, softmax, product. (torch's own "math" backend is
+    1.4 times slower than that.)"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is scaled_dot_product_attention:
@@ -45,8 +44,13 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plain:
-    """The loop, measured: frames a second from the first written to the last."""
+class BaselineResult:
+    """The baseline's speed.
+
+    Attributes:
+        size: of the clip, "width×height".
+        fps: frames per second, from the first frame written to the last.
+    """
 
     model: str
     size: str
@@ -55,7 +59,7 @@ class Plain:
     fps: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """JSON-serialisable values."""
         return asdict(self)
 
 
@@ -69,62 +73,54 @@ def measure(
     layout: str,
     input_size: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Plain:
-    """Run the loop over the first `frames` of `clip`; `layout` side writes the picture too, depth the depth alone.
+) -> BaselineResult:
+    """Run the baseline over the first `frames` of `clip`; writes `baseline.mp4` into `folder`.
 
     Args:
         model: with batch norms that were not merged.
+        layout: `side` for the frame beside its depth, `depth` for the depth alone.
     """
-    work = partial(_measured, model, clip, folder, frames, threads, layout, input_size, clock)
-    with ThreadPoolExecutor(1) as apart:  # its pool of OpenMP threads goes with it, see `infer.lanes`
-        return apart.submit(work).result()
+
+    def loop() -> BaselineResult:
+        torch.set_num_threads(threads)
+        reader = cv2.VideoCapture(str(clip))
+        width, height = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        size_hw = network_size(model.spec.input, (height, width), input_size=input_size, square=False)
+        out_width = width if layout == "depth" else 2 * width + _GAP_PX
+        fourcc, path = cv2.VideoWriter.fourcc(*"mp4v"), str(folder / "baseline.mp4")
+        writer = cv2.VideoWriter(path, fourcc, reader.get(cv2.CAP_PROP_FPS), (out_width, height))
+        gap = np.full((height, _GAP_PX, 3), 255, np.uint8)
+        times: list[float] = []
+        try:
+            with torch.no_grad(), _ExplicitAttention():
+                while len(times) <= frames:
+                    ok, image = reader.read()
+                    if not ok:
+                        break
+                    coloured = cv2.applyColorMap(_depth(model, image, size_hw), cv2.COLORMAP_INFERNO)
+                    writer.write(coloured if layout == "depth" else cv2.hconcat([image, gap, coloured]))
+                    times.append(clock())
+        finally:
+            reader.release()
+            writer.release()
+        count, size = len(times) - 1, f"{width}×{height}"
+        fps = count / (times[-1] - times[0])
+        return BaselineResult(model=model.spec.name, size=size, frames=count, threads=threads, fps=fps)
+
+    with ThreadPoolExecutor(1) as pool:  # the OpenMP pool of this thread ends with it, see `infer.executor`
+        return pool.submit(loop).result()
 
 
-def _measured(
-    model: LoadedModel,
-    clip: Path,
-    folder: Path,
-    frames: int,
-    threads: int,
-    layout: str,
-    input_size: int | None,
-    clock: Callable[[], float],
-) -> Plain:
-    torch.set_num_threads(threads)
-    reader = cv2.VideoCapture(str(clip))
-    width, height = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    size_hw = network_size(model.spec.input, (height, width), input_size=input_size, square=False)
-    out_width = width if layout == "depth" else 2 * width + _GAP_PX
-    fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(folder / "plain.mp4"), fourcc, reader.get(cv2.CAP_PROP_FPS), (out_width, height))
-    gap = np.full((height, _GAP_PX, 3), 255, np.uint8)
-    times: list[float] = []
-    try:
-        with torch.no_grad(), _SpelledOut():
-            while len(times) <= frames:
-                ok, picture = reader.read()
-                if not ok:
-                    break
-                coloured = cv2.applyColorMap(_depth(model, picture, size_hw), cv2.COLORMAP_INFERNO)
-                writer.write(coloured if layout == "depth" else cv2.hconcat([picture, gap, coloured]))
-                times.append(clock())
-    finally:
-        reader.release()
-        writer.release()
-    fps = (len(times) - 1) / (times[-1] - times[0])
-    return Plain(model=model.spec.name, size=f"{width}×{height}", frames=len(times) - 1, threads=threads, fps=fps)
-
-
-def _depth(model: LoadedModel, picture: Any, size_hw: tuple[int, int]) -> Any:
-    """uint8 H×W×3 BGR → uint8 H×W."""
+def _depth(model: LoadedModel, image: Any, size_hw: tuple[int, int]) -> Any:
+    """Depth for display, uint8 H×W, of a frame, uint8 H×W×3 BGR."""
     policy = model.spec.input
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) / 255.0
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) / 255.0
     resized = cv2.resize(rgb, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC)
     x = ((resized - policy.mean) / policy.std).transpose(2, 0, 1)
     output = model.network(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None])
     bicubic = model.spec.upsample is Resample.BICUBIC
     corners = {"align_corners": model.spec.upsample is Resample.BILINEAR_CORNERS}
     mode = "bicubic" if bicubic else "bilinear"
-    depth = interpolate(output[None], picture.shape[:2], mode=mode, **corners)[0, 0]
-    spread = (depth - depth.min()) / (depth.max() - depth.min()) * 255.0
-    return spread.numpy().astype(np.uint8)
+    depth = interpolate(output[None], image.shape[:2], mode=mode, **corners)[0, 0]
+    scaled = (depth - depth.min()) / (depth.max() - depth.min()) * 255.0
+    return scaled.numpy().astype(np.uint8)

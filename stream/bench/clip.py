@@ -1,6 +1,6 @@
-"""The video that is measured with.
+"""The test video that everything is measured with.
 
-Invariant: the same on every machine, and about as hard to decode and encode as a calm film.
+Invariant: it is the same on every machine, and about as costly to decode and encode as a calm film.
 """
 
 from fractions import Fraction
@@ -14,7 +14,7 @@ RATE = 30
 
 
 def write_clip(path: Path, size_hw: tuple[int, int], frames: int) -> None:
-    """A moving scene of gradients, blocks and fine grain, as H.264."""
+    """Write a moving scene of gradients, blocks and fine grain as H.264."""
     height, width = size_hw
     y, x = np.mgrid[:height, :width]
     grain = np.random.default_rng(0).integers(-6, 7, (height, width, 1))

@@ -1,6 +1,6 @@
-"""The model alone: what a network takes for a batch of its own inputs, without resizing before and after.
+"""Speed of the network alone: a batch of its inputs, without the resizing before and after.
 
-Invariant: a combination that is not possible here is a row that says why, never one that is missing.
+Invariant: a combination that is not possible on this machine gives a result that says why; none is omitted.
 """
 
 import time
@@ -20,16 +20,17 @@ from stream.models.registry import LoadedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One combination.
+class NetworkResult:
+    """Speed of one combination.
 
     Attributes:
         size: of the network's input, "width×height".
-        timing: of one batch, None where it was not possible.
-        fps: pictures a second.
-        rms: difference of the depth from torch's in fp32, root mean square, in standard deviations; None for that.
-        prepare_s: until the first batch could start: placing or exporting, or finding an earlier export.
-        note: why it was not possible.
+        timing: of one batch; None if the combination is not possible.
+        fps: images per second.
+        rms: root mean square difference from the first combination's depth (torch in fp32), in standard deviations;
+            None for that combination itself.
+        prepare_s: time before the first batch could start: placing or exporting the network, or loading an export.
+        note: why the combination is not possible.
     """
 
     model: str
@@ -45,11 +46,11 @@ class Row:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """JSON-serialisable values."""
         return asdict(self)
 
 
-def rows(
+def measure(
     model: LoadedModel,
     frames: Sequence[Frame],
     *,
@@ -59,31 +60,31 @@ def rows(
     input_sizes: Sequence[int | None],
     batches: Sequence[int],
     threads: int | None,
-    on_row: Callable[[Row], None],
+    on_result: Callable[[NetworkResult], None],
     cache: ModelCache | None = None,
-) -> list[Row]:
+) -> list[NetworkResult]:
     """Measure every combination, torch in fp32 first.
 
     Args:
-        frames: at least one; of these the depth is compared, and int8 is calibrated on them.
-        on_row: told of each as it is done.
+        frames: at least one; depth is compared on the first, and int8 is calibrated on all.
+        on_result: called with each result as soon as it is measured.
     """
-    done = []
+    results = []
     for input_size in input_sizes:
         exact: np.ndarray[Any, np.dtype[np.float32]] | None = None
         for backend, precision, batch in product(backends, precisions, batches):
             base = {"model": model.spec.name, "backend": backend, "precision": precision, "batch": batch}
             try:
-                row, depth = _measured(
+                result, depth = _measured(
                     model, frames, base, device=device, input_size=input_size, threads=threads, cache=cache, exact=exact
                 )
             except StreamError as error:
-                row = Row(**base, size="", threads=threads or 0, note=str(error))  # type: ignore[arg-type]
+                result = NetworkResult(**base, size="", threads=threads or 0, note=str(error))  # type: ignore[arg-type]
             else:
                 exact = depth if exact is None else exact
-            on_row(row)
-            done.append(row)
-    return done
+            on_result(result)
+            results.append(result)
+    return results
 
 
 def _measured(
@@ -96,7 +97,7 @@ def _measured(
     threads: int | None,
     cache: ModelCache | None,
     exact: np.ndarray[Any, np.dtype[np.float32]] | None,
-) -> tuple[Row, np.ndarray[Any, np.dtype[np.float32]]]:
+) -> tuple[NetworkResult, np.ndarray[Any, np.dtype[np.float32]]]:
     started = time.perf_counter()
     engine = Engine(
         model, device=device, precision=base["precision"], backend=base["backend"], batch=base["batch"],
@@ -113,11 +114,11 @@ def _measured(
         if exact is not None:
             rms = float(np.sqrt(np.square(values - exact).mean()) / exact.std())
         backend = engine.backend
-        row = Row(
+        result = NetworkResult(
             **{**base, "backend": backend}, size=f"{width}×{height}", threads=engine.threads, timing=timing,
             fps=base["batch"] / timing.median_s, rms=rms, prepare_s=prepare_s,
             note="; ".join(note for note in engine.notes if "needs a" in note),
         )  # fmt: skip
-        return row, values
+        return result, values
     finally:
         engine.close()

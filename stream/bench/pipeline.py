@@ -1,9 +1,8 @@
-"""The pipeline on a video: how fast it is, and what limits it.
+"""Speed of the whole pipeline on a video, and what limits it.
 
-Invariant: parts and whole are measured on the same clip with the same engine settings.
+Invariant: the pipeline and its parts are measured on the same clip with the same engine settings.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,31 +12,34 @@ from typing import Any
 from stream.bench.timing import Timing, timed
 from stream.channel import Channel, Closed
 from stream.config import Config
-from stream.frames import Depth, Frame, Result
+from stream.frames import Depth, DepthKind, Frame, Result
 from stream.infer.batcher import EngineInference
 from stream.infer.engine import Engine
 from stream.jobs.build import build_renderer, build_sinks
 from stream.jobs.plan import plan_outputs
 from stream.jobs.source import open_config_source
+from stream.machine import usable_cores
 from stream.models.registry import LoadedModel
 from stream.pipeline.runner import QUEUE, Pipeline
 
-_SAMPLES = 12
+_TIMED_FRAMES = 12
+"""Frames with which the CPU time of the parts is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
-    """The pipeline, measured.
+class PipelineResult:
+    """The pipeline's speed.
 
     Attributes:
-        fps: results a second, from the first to the last one.
-        bare: one frame of the network alone.
-        model_cpu_s: of a frame: resizing to the network's input, the network, resizing back.
-        other_cpu_s: of a frame: decoding, colour, encoding.
-        cores: that this process may use.
-        limit_fps: no pipeline can be faster: the smaller of the bare model's rate and `cores` ÷ all CPU seconds.
+        size: of the clip, "width×height".
+        fps: results per second, from the first to the last one.
+        network: one batch of the network alone.
+        model_cpu_s: CPU seconds per frame of resizing to the network's input, the network, and resizing back.
+        other_cpu_s: CPU seconds per frame of decoding, colouring and encoding.
+        cores: logical cores that this process may use.
+        limit_fps: a bound for any pipeline: the smaller of the network's rate and `cores` ÷ CPU seconds per frame.
         efficiency: `fps` ÷ `limit_fps`.
-        stages: seconds busy and waiting.
+        stages: seconds that each stage was busy and waiting.
     """
 
     model: str
@@ -48,7 +50,7 @@ class Whole:
     threads: int
     encoder: str
     fps: float
-    bare: Timing
+    network: Timing
     model_cpu_s: float
     other_cpu_s: float
     cores: int
@@ -57,18 +59,18 @@ class Whole:
     stages: dict[str, dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """JSON-serialisable values."""
         return asdict(self)
 
 
-class _Ready:
-    """An inference stage that computes nothing: depth maps made before, in turn."""
+class _Precomputed:
+    """An inference stage that computes nothing and repeats precomputed depth maps."""
 
     def __init__(self, depths: list[Depth]) -> None:
         self._depths = depths
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:  # noqa: ARG002
-        """See `stages.Inference`."""
+        """See `infer.base.Inference`."""
         while True:
             try:
                 frame = frames.get()
@@ -77,7 +79,7 @@ class _Ready:
             yield frame, replace(self._depths[frame.index % len(self._depths)], index=frame.index)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Release nothing."""
 
 
 def measure(
@@ -89,8 +91,8 @@ def measure(
     layout: str,
     batch: int,
     frames: int,
-) -> Whole:
-    """Run the pipeline on `clip`, its parts by themselves, and the bare model."""
+) -> PipelineResult:
+    """Measure the network alone, the CPU time of the parts, and the whole pipeline on `clip`."""
     config = Config.model_validate(
         {
             "source": str(clip),
@@ -100,24 +102,24 @@ def measure(
         }
     )
     engine = make_engine(model)
-    samples = _first_frames(config, _SAMPLES)
-    engine.prepare(samples[0].size)
-    x = engine.network_input(samples[0], count=batch)
-    bare = timed(lambda: engine.run_network(x))
-    depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in samples])
-    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Ready(depths)).run())
+    first_frames = _first_frames(config, _TIMED_FRAMES)
+    engine.prepare(first_frames[0].size)
+    x = engine.network_input(first_frames[0], count=batch)
+    network = timed(lambda: engine.run_network(x))
+    depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in first_frames])
+    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Precomputed(depths)).run())
     pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False))
     backend, precision, threads = engine.backend, engine.precision, engine.threads
     pipeline.run()
 
     count = pipeline.metrics.written
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    model_cpu_s, other_cpu_s = model_cpu_s / len(samples), other_cpu_s / count
-    limit_fps = min(batch / bare.median_s, cores / (model_cpu_s + other_cpu_s))
+    cores = usable_cores()
+    model_cpu_s, other_cpu_s = model_cpu_s / len(first_frames), other_cpu_s / count
+    limit_fps = min(batch / network.median_s, cores / (model_cpu_s + other_cpu_s))
     fps = pipeline.metrics.rates["output"]
     stages = {**pipeline.stages.times(), "output": pipeline.output_time}
-    height, width = samples[0].size
-    return Whole(
+    height, width = first_frames[0].size
+    return PipelineResult(
         model=model.spec.name,
         backend=backend,
         precision=precision,
@@ -126,7 +128,7 @@ def measure(
         threads=threads,
         encoder="libx264 veryfast",
         fps=fps,
-        bare=bare,
+        network=network,
         model_cpu_s=model_cpu_s,
         other_cpu_s=other_cpu_s,
         cores=cores,
@@ -145,9 +147,7 @@ def _first_frames(config: Config, count: int) -> list[Frame]:
 
 
 def pipeline_of(config: Config, inference: Any, *, queue: int = QUEUE) -> Pipeline:
-    """What a run of `config` consists of, with this in the place of its model."""
-    from stream.frames import DepthKind
-
+    """The pipeline of a run of `config`, with `inference` in place of its model."""
     source = open_config_source(config)
     plan = plan_outputs(config, source.info)
     renderer = build_renderer(config, plan, DepthKind.RELATIVE_DISPARITY)
@@ -155,7 +155,7 @@ def pipeline_of(config: Config, inference: Any, *, queue: int = QUEUE) -> Pipeli
 
 
 def _with_cpu(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives, and the CPU seconds of the whole process that it took."""
+    """The result of `work`, and the CPU seconds that the whole process spent meanwhile."""
     before = time.process_time()
     result = work()
     return result, time.process_time() - before

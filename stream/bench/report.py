@@ -1,10 +1,9 @@
-"""What was measured, as a table for people, JSON for programs and a plot.
+"""Results as tables, JSON and a plot.
 
-Invariant: every number comes with the machine, the versions and the settings it was measured with.
+Invariant: the JSON states the machine, the versions and the settings of every number.
 """
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stream.bench.baseline import Plain
-from stream.bench.network import Row
-from stream.bench.pipeline import Whole
+from stream.bench.baseline import BaselineResult
+from stream.bench.network import NetworkResult
+from stream.bench.pipeline import PipelineResult
 from stream.errors import MissingExtraError, SinkError
 from stream.files import as_sink_error, write_file
+from stream.machine import processor_name, system_name, usable_cores
 from stream.version import __version__
 
 _PACKAGES = ("torch", "numpy", "opencv-python", "av", "openvino", "onnxruntime", "nncf")
@@ -24,53 +24,44 @@ _PACKAGES = ("torch", "numpy", "opencv-python", "av", "openvino", "onnxruntime",
 
 @dataclass(kw_only=True)
 class Results:
-    """Everything that one `depthstream bench` measured.
+    """All results of one `depthstream bench`.
 
     Attributes:
-        settings: what was asked for.
-        stand_ins: models whose weights were made up, because the real ones are not here.
+        settings: the options.
+        synthetic_weights: models that were measured with synthetic weights, because the real ones are not installed.
     """
 
     settings: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
-    wholes: list[Whole] = field(default_factory=list)
-    plains: list[Plain] = field(default_factory=list)
-    stand_ins: list[str] = field(default_factory=list)
+    networks: list[NetworkResult] = field(default_factory=list)
+    pipelines: list[PipelineResult] = field(default_factory=list)
+    baselines: list[BaselineResult] = field(default_factory=list)
+    synthetic_weights: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """JSON-serialisable values."""
         return {
             "machine": machine(),
             "versions": versions(),
             "settings": self.settings,
-            "made_up_weights": self.stand_ins,
-            "bare": [row.to_dict() for row in self.rows],
-            "whole": [whole.to_dict() for whole in self.wholes],
-            "plain": [plain.to_dict() for plain in self.plains],
+            "synthetic_weights": self.synthetic_weights,
+            "network": [result.to_dict() for result in self.networks],
+            "pipeline": [result.to_dict() for result in self.pipelines],
+            "baseline": [result.to_dict() for result in self.baselines],
         }
 
-    def ratios(self) -> list[tuple[Whole, float]]:
-        """Each pipeline's rate ÷ that of the plain loop with the same model."""
-        loops = {plain.model: plain.fps for plain in self.plains}
-        return [(whole, whole.fps / loops[whole.model]) for whole in self.wholes if whole.model in loops]
+    def speedup(self, pipeline: PipelineResult) -> float | None:
+        """The pipeline's rate ÷ the baseline's with the same model; None if that was not measured."""
+        rates = [baseline.fps for baseline in self.baselines if baseline.model == pipeline.model]
+        return pipeline.fps / rates[-1] if rates else None
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """Processor, usable cores and system."""
+    return {"processor": processor_name(), "cores": usable_cores(), "system": system_name()}
 
 
 def versions() -> dict[str, str]:
-    """Of this program, Python and what computes."""
+    """Versions of this program, Python and the packages that compute."""
     found = {"depthstream": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -81,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write JSON, atomically.
+    """Write the results as JSON, atomically.
 
     Raises:
         SinkError: it cannot be written.
@@ -91,32 +82,37 @@ def save(results: Results, path: Path) -> None:
         write_file(path, f"{text}\n".encode())
 
 
-def bare_line(row: Row) -> tuple[str, ...]:
-    """Cells of a row: what, and how fast."""
-    what = (row.model, row.backend, row.precision, row.size, str(row.batch))
-    if row.timing is None or row.fps is None:
-        return (*what, "", "", "", row.note)
-    spread = f"{1000 * row.timing.low_s:.1f} to {1000 * row.timing.high_s:.1f}"
-    rms = "" if row.rms is None else f"{row.rms:.1e}"
-    return (*what, f"{1000 * row.timing.median_s:.1f}", spread, f"{row.fps:.1f}", row.note or rms)
+NETWORK_HEADER = (
+    "model", "backend", "precision", "input", "batch", "ms a batch", "quartiles", "fps", "error (rms/std)"
+)  # fmt: skip
+PIPELINE_HEADER = (
+    "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline"
+)  # fmt: skip
 
 
-BARE_HEADER = ("model", "backend", "precision", "input", "batch", "ms a batch", "quartiles", "fps", "off by (rms/std)")
-WHOLE_HEADER = ("model", "backend", "precision", "fps", "limit", "efficiency", "bare fps", "CPU ms a frame", "× plain")
+def network_line(result: NetworkResult) -> tuple[str, ...]:
+    """Cells of `NETWORK_HEADER`'s table."""
+    what = (result.model, result.backend, result.precision, result.size, str(result.batch))
+    if result.timing is None or result.fps is None:
+        return (*what, "", "", "", result.note)
+    spread = f"{1000 * result.timing.low_s:.1f} to {1000 * result.timing.high_s:.1f}"
+    rms = "" if result.rms is None else f"{result.rms:.1e}"
+    return (*what, f"{1000 * result.timing.median_s:.1f}", spread, f"{result.fps:.1f}", result.note or rms)
 
 
-def whole_line(whole: Whole, results: Results) -> tuple[str, ...]:
-    """Cells of a pipeline."""
-    ratio = {id(other): found for other, found in results.ratios()}.get(id(whole))
-    parts = f"{1000 * whole.model_cpu_s:.1f} + {1000 * whole.other_cpu_s:.1f}"
+def pipeline_line(result: PipelineResult, results: Results) -> tuple[str, ...]:
+    """Cells of `PIPELINE_HEADER`'s table."""
+    speedup = results.speedup(result)
+    parts = f"{1000 * result.model_cpu_s:.1f} + {1000 * result.other_cpu_s:.1f}"
     return (
-        whole.model, whole.backend, whole.precision, f"{whole.fps:.2f}", f"{whole.limit_fps:.2f}",
-        f"{whole.efficiency:.2f}", f"{1 / whole.bare.median_s:.2f}", parts, "" if ratio is None else f"{ratio:.2f}",
+        result.model, result.backend, result.precision, f"{result.fps:.2f}", f"{result.limit_fps:.2f}",
+        f"{result.efficiency:.2f}", f"{1 / result.network.median_s:.2f}", parts,
+        "" if speedup is None else f"{speedup:.2f}",
     )  # fmt: skip
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> Any:
-    """A table for rich."""
+    """A `rich` table."""
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -127,7 +123,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> 
 
 
 def plot(results: Results, path: Path) -> None:
-    """Bars of the bare rates, one panel for each model and input size; the format is the path's suffix.
+    """Draw the network's rates as bars, one panel per model and input size; the path's suffix is the format.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -137,26 +133,28 @@ def plot(results: Results, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         hint = "pip install 'depthstream[plot]'"
-        raise MissingExtraError("needs matplotlib, which is not installed", where="--plot", hint=hint) from error
-    rows = [row for row in results.rows if row.fps is not None]
-    panels = list(dict.fromkeys((row.model, row.size) for row in rows))
-    figure = Figure(figsize=(7, 0.6 + sum(0.8 + 0.3 * _count(rows, panel) for panel in panels)), layout="constrained")
-    heights = [1 + 0.4 * _count(rows, panel) for panel in panels]
+        raise MissingExtraError("matplotlib is not installed", where="--plot", hint=hint) from error
+    measured = [result for result in results.networks if result.fps is not None]
+    panels = list(dict.fromkeys((result.model, result.size) for result in measured))
+    figure = Figure(
+        figsize=(7, 0.6 + sum(0.8 + 0.3 * _count(measured, panel) for panel in panels)), layout="constrained"
+    )
+    heights = [1 + 0.4 * _count(measured, panel) for panel in panels]
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
-        shown = [row for row in rows if (row.model, row.size) == panel][::-1]
-        labels = [f"{row.backend} {row.precision}" + (f" ×{row.batch}" if row.batch > 1 else "") for row in shown]
-        bars = axis.barh(labels, [row.fps or 0.0 for row in shown], color="#5b3a8c")
+        shown = [result for result in measured if (result.model, result.size) == panel][::-1]
+        labels = [f"{one.backend} {one.precision}" + (f" ×{one.batch}" if one.batch > 1 else "") for one in shown]
+        bars = axis.barh(labels, [one.fps or 0.0 for one in shown], color="#5b3a8c")
         axis.bar_label(bars, fmt="%.1f", padding=3)
         axis.set_title(f"{panel[0]}, {panel[1]}", loc="left", fontsize=10)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel(f"pictures a second, the network alone, {machine()['processor']}, {machine()['cores']} cores")
+    axes[-1].set_xlabel(f"images per second, the network alone, {machine()['processor']}, {machine()['cores']} cores")
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
         raise SinkError(f"cannot be written: {error}", where=str(path)) from error
 
 
-def _count(rows: Sequence[Row], panel: tuple[str, str]) -> int:
-    return sum((row.model, row.size) == panel for row in rows)
+def _count(results: Sequence[NetworkResult], panel: tuple[str, str]) -> int:
+    return sum((result.model, result.size) == panel for result in results)

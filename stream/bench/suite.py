@@ -1,6 +1,6 @@
-"""From what was asked for to everything measured.
+"""Runs the requested benchmarks.
 
-Invariant: a model whose weights are not here is measured with made-up ones, and that is said.
+Invariant: a model whose weights are not installed is measured with synthetic ones, and the results say so.
 """
 
 import tempfile
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import torch
 
-from stream.bench import baseline as plain
-from stream.bench import network as bare
-from stream.bench import pipeline as whole
+from stream.bench import baseline, network, pipeline
 from stream.bench.clip import write_clip
 from stream.bench.report import Results
-from stream.bench.synthetic_weights import stand_in
+from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.errors import UsageError
 from stream.frames import Frame
 from stream.infer.backends.inductor import missing_tool
+from stream.infer.backends.int8 import CALIBRATION_IMAGES
 from stream.infer.device import bf16_is_faster, resolve_device
 from stream.infer.engine import Engine
 from stream.infer.executor import without_pool
@@ -28,21 +27,22 @@ from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
 from stream.models.weights.locate import search
 
-_CALIBRATION = 32
 _BUDGET_S = 20.0
-"""For each run of the pipeline and of the plain loop."""
-_MOST_FRAMES, _FEWEST_FRAMES = 600, 6
+"""Duration of each run of the pipeline."""
+_CLIP_FRAMES = 300
+_MIN_FRAMES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchOptions:
     """What to measure.
 
     Attributes:
         models: NAME or NAME=FILE.
-        size_hw: of the clip.
-        backends, precisions: empty for what is here.
-        parts: of "bare", "whole" and "plain".
+        size_hw: (height, width) of the clip.
+        backends, precisions: empty for those that are available on this machine.
+        input_sizes, batches: the pipeline uses the first one.
+        parts: some of `bench.PARTS`.
     """
 
     models: Sequence[str]
@@ -58,43 +58,46 @@ class Plan:
     weights_dir: Path | None = None
 
 
-def run(plan: Plan, *, say: Callable[[str], None]) -> Results:
-    """Measure everything; takes half a minute for each model and more for slow ones.
+def run(options: BenchOptions, *, say: Callable[[str], None]) -> Results:
+    """Measure everything; takes half a minute per model, and longer for slow models.
+
+    Args:
+        say: receives a line for each result.
 
     Raises:
-        UsageError: an unknown model, or options that are not possible.
+        UsageError: a model is unknown, or an option is not possible.
     """
-    wanted = [_Wanted.parse(text, plan.weights_dir) for text in plan.models]
-    results = Results(settings={key: str(value) for key, value in vars(plan).items()})
+    models = [_Model.parse(text, options.weights_dir) for text in options.models]
+    results = Results(settings={key: str(value) for key, value in vars(options).items()})
     with tempfile.TemporaryDirectory(prefix="depthstream-bench-") as temporary:
         folder = Path(temporary)
         clip = folder / "clip.mp4"
-        write_clip(clip, plan.size_hw, _MOST_FRAMES // 2)
+        write_clip(clip, options.size_hw, _CLIP_FRAMES)
         frames = _frames(clip)
-        for one in wanted:
-            _measure_model(plan, one, clip, frames, results, say)
+        for model in models:
+            _measure_model(options, model, clip, frames, results, say)
     return results
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Wanted:
+class _Model:
     spec: ModelSpec
     weights: Path | None
     weights_dir: Path | None
 
     @classmethod
-    def parse(cls, text: str, weights_dir: Path | None) -> "_Wanted":
+    def parse(cls, text: str, weights_dir: Path | None) -> "_Model":
         name, _, file = text.partition("=")
         return cls(spec=registry.find(name), weights=Path(file) if file else None, weights_dir=weights_dir)
 
     @property
-    def is_here(self) -> bool:
+    def has_weights(self) -> bool:
         return self.weights is not None or search(self.spec, weights_dir=self.weights_dir) is not None
 
     def loaded(self, *, merge_norms: bool = True) -> LoadedModel:
         with without_pool():
-            if not self.is_here:
-                return stand_in(self.spec, merge_norms=merge_norms)
+            if not self.has_weights:
+                return with_synthetic_weights(self.spec, merge_norms=merge_norms)
             return registry.load(
                 self.spec, weights=self.weights, weights_dir=self.weights_dir, offline=True, merge_norms=merge_norms
             )
@@ -105,83 +108,86 @@ def _frames(clip: Path) -> list[Frame]:
 
     source = VideoSource(clip)
     try:
-        return [frame for frame, _ in zip(source, range(_CALIBRATION), strict=False)]
+        return [frame for frame, _ in zip(source, range(CALIBRATION_IMAGES), strict=False)]
     finally:
         source.close()
 
 
 def _measure_model(
-    plan: Plan,
-    wanted: _Wanted,
+    options: BenchOptions,
+    chosen: _Model,
     clip: Path,
     frames: Sequence[Frame],
     results: Results,
     say: Callable[[str], None],
 ) -> None:
-    spec = wanted.spec
-    if not wanted.is_here:
-        results.stand_ins.append(spec.name)
-        say(f"{spec.name}: its weights are not here, made-up ones are used; speed does not depend on them")
-    device = resolve_device(plan.device, spec)
-    backends = list(plan.backends) or _backends(device, spec)
-    precisions = list(plan.precisions) or _precisions(device, spec)
-    model = wanted.loaded()
+    spec = chosen.spec
+    if not chosen.has_weights:
+        results.synthetic_weights.append(spec.name)
+        say(f"{spec.name}: the weights are not installed; using synthetic ones, which does not affect speed")
+    device = resolve_device(options.device, spec)
+    backends = list(options.backends) or _backends(device, spec)
+    precisions = list(options.precisions) or _precisions(device, spec)
+    model = chosen.loaded()
 
-    def told(row: bare.Row) -> None:
-        speed = row.note if row.timing is None else f"{1000 * row.timing.median_s:.1f} ms"
-        say(f"{row.model} {row.backend} {row.precision} batch {row.batch}: {speed}")
+    def report(result: network.NetworkResult) -> None:
+        speed = result.note if result.timing is None else f"{1000 * result.timing.median_s:.1f} ms"
+        say(f"{result.model} {result.backend} {result.precision} batch {result.batch}: {speed}")
 
-    if "bare" in plan.parts:
-        results.rows += bare.rows(
-            model, frames, device=plan.device, backends=backends, precisions=precisions,
-            input_sizes=plan.input_sizes, batches=plan.batches, threads=plan.threads, on_row=told,
+    if "network" in options.parts:
+        results.networks += network.measure(
+            model, frames, device=options.device, backends=backends, precisions=precisions,
+            input_sizes=options.input_sizes, batches=options.batches, threads=options.threads, on_result=report,
         )  # fmt: skip
-    made: list[whole.Whole] = []
-    if "whole" in plan.parts:
+    pipelines: list[pipeline.PipelineResult] = []
+    if "pipeline" in options.parts:
         combinations = [(b, p) for b in backends for p in precisions if _is_possible(results, spec, b, p)]
         for backend, precision in combinations:
 
             def engine(loaded: LoadedModel, backend: str = backend, precision: str = precision) -> Engine:
                 return Engine(
-                    loaded, device=plan.device, backend=backend, precision=precision, threads=plan.threads,
-                    batch=plan.batches[0], input_size=plan.input_sizes[0], calibration=lambda: frames,
+                    loaded, device=options.device, backend=backend, precision=precision, threads=options.threads,
+                    batch=options.batches[0], input_size=options.input_sizes[0], calibration=lambda: frames,
                 )  # fmt: skip
 
             count = _count(results, spec, backend, precision)
-            found = whole.measure(
-                model, clip, clip.parent, make_engine=engine, layout=plan.layout, batch=plan.batches[0], frames=count
-            )
-            made.append(found)
-            say(f"{spec.name} {backend} {precision}, whole pipeline: {found.fps:.2f} fps of {found.limit_fps:.2f}")
-        results.wholes += made
-    if "plain" in plan.parts and device.type == "cpu" and registry.runtime_of(spec) == "torch":
-        count = max(_FEWEST_FRAMES, min(whole_frames.frames for whole_frames in made) // 3 if made else 30)
-        loop = plain.measure(
-            wanted.loaded(merge_norms=False), clip, clip.parent, frames=count, layout=plan.layout,
-            threads=plan.threads or torch.get_num_threads(), input_size=plan.input_sizes[0],
+            measured = pipeline.measure(
+                model, clip, clip.parent, make_engine=engine, layout=options.layout, batch=options.batches[0],
+                frames=count,
+            )  # fmt: skip
+            pipelines.append(measured)
+            speed = f"{measured.fps:.2f} fps of at most {measured.limit_fps:.2f}"
+            say(f"{spec.name} {backend} {precision}, pipeline: {speed}")
+        results.pipelines += pipelines
+    if "baseline" in options.parts and device.type == "cpu" and registry.runtime_of(spec) == "torch":
+        count = max(_MIN_FRAMES, min(one.frames for one in pipelines) // 3 if pipelines else 30)
+        loop = baseline.measure(
+            chosen.loaded(merge_norms=False), clip, clip.parent, frames=count, layout=options.layout,
+            threads=options.threads or torch.get_num_threads(), input_size=options.input_sizes[0],
         )  # fmt: skip
-        results.plains.append(loop)
-        say(f"{spec.name}, plain loop: {loop.fps:.2f} fps")
+        results.baselines.append(loop)
+        say(f"{spec.name}, baseline: {loop.fps:.2f} fps")
 
 
 def _is_possible(results: Results, spec: ModelSpec, backend: str, precision: str) -> bool:
-    rows = [r for r in results.rows if (r.model, r.backend, r.precision) == (spec.name, backend, precision)]
-    return not rows or any(row.fps is not None for row in rows)
+    measured = _networks(results, spec, backend, precision)
+    return not measured or any(result.fps is not None for result in measured)
 
 
 def _count(results: Results, spec: ModelSpec, backend: str, precision: str) -> int:
-    """Frames that take about `_BUDGET_S`."""
-    known = [
-        row.fps
-        for row in results.rows
-        if (row.model, row.backend, row.precision) == (spec.name, backend, precision) and row.fps is not None
-    ]
-    wanted = int(_BUDGET_S * known[0]) if known else 60
-    return max(_FEWEST_FRAMES, min(wanted, _MOST_FRAMES // 2))
+    """Number of frames that take about `_BUDGET_S`."""
+    rates = [one.fps for one in _networks(results, spec, backend, precision) if one.fps is not None]
+    wanted = int(_BUDGET_S * rates[0]) if rates else 60
+    return max(_MIN_FRAMES, min(wanted, _CLIP_FRAMES))
+
+
+def _networks(results: Results, spec: ModelSpec, backend: str, precision: str) -> list[network.NetworkResult]:
+    wanted = spec.name, backend, precision
+    return [one for one in results.networks if (one.model, one.backend, one.precision) == wanted]
 
 
 def _backends(device: torch.device, spec: ModelSpec) -> list[str]:
-    """What is installed and worth measuring; `compile` takes minutes, and must be asked for."""
+    """Installed backends that are worth measuring; on a CPU `compile` takes minutes and must be requested by name."""
     if registry.runtime_of(spec) != "torch":
         return ["torch"]
     found = ["torch"]
@@ -201,14 +207,14 @@ def _precisions(device: torch.device, spec: ModelSpec) -> list[str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` → (height, width).
+    """Parse `WIDTHxHEIGHT`; returns (height, width).
 
     Raises:
-        UsageError: it is not, or a side is odd or beyond 16 to 8192.
+        UsageError: the text is something else, or a side is odd or not from 16 to 8192.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"{text!r} is no size", where="--size", allowed="WIDTHxHEIGHT, such as 640x480")
+        raise UsageError(f"{text!r} is not a size", where="--size", allowed="WIDTHxHEIGHT, such as 640x480")
     sides = int(height), int(width)
     if not all(16 <= side <= 8192 and side % 2 == 0 for side in sides):
         raise UsageError(f"{text} cannot be encoded", where="--size", allowed="even sides of 16 to 8192")

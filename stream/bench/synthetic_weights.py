@@ -17,7 +17,7 @@ from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
 
 
-def stand_in(spec: ModelSpec, *, merge_norms: bool = True) -> LoadedModel:
+def with_synthetic_weights(spec: ModelSpec, *, merge_norms: bool = True) -> LoadedModel:
     """The network of a row with made-up weights.
 
     Args:

@@ -1,6 +1,6 @@
 """Medians and their spread.
 
-Invariant: the first call is never counted: it builds what later ones find.
+Invariant: the first call is never counted, because it sets up what later calls reuse.
 """
 
 import time
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds of one call: the median of `runs`, and the quartiles."""
+    """Seconds per call: the median and the quartiles of `runs` calls."""
 
     median_s: float
     low_s: float
@@ -24,15 +24,15 @@ def timed(
     call: Callable[[], object],
     *,
     budget_s: float = 4.0,
-    fewest: int = 3,
-    most: int = 50,
+    min_runs: int = 3,
+    max_runs: int = 50,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
-    """Call until `budget_s` is spent, but at least `fewest` and at most `most` times after a first one."""
+    """Call once to warm up, then until `budget_s` has passed, at least `min_runs` and at most `max_runs` times."""
     call()
     seconds: list[float] = []
     started = clock()
-    while len(seconds) < fewest or (len(seconds) < most and clock() - started < budget_s):
+    while len(seconds) < min_runs or (len(seconds) < max_runs and clock() - started < budget_s):
         before = clock()
         call()
         seconds.append(clock() - before)

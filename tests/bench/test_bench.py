@@ -1,4 +1,4 @@
-"""What `depthstream bench` measures and prints; how fast anything is here is no matter of a test."""
+"""What `depthstream bench` measures and prints; speed itself is not tested."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from stream.bench import baseline as plain
-from stream.bench import report as show
+from stream.bench import baseline, report
 from stream.bench.clip import write_clip
-from stream.bench.synthetic_weights import stand_in
+from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.bench.timing import timed
 from stream.cli.main import invoke
 from stream.errors import UsageError
@@ -39,24 +38,24 @@ def test_the_clip_is_the_same_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["midas_v21_small_256", "dpt_levit_224"])
-def test_made_up_weights_are_lively_and_the_same_every_time(name: str) -> None:
+def test_synthetic_weights_are_lively_and_the_same_every_time(name: str) -> None:
     spec = registry.find(name)
     height, width = spec.input.size_hw
     x = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        first, again = (stand_in(spec).network(x) for _ in range(2))
+        first, again = (with_synthetic_weights(spec).network(x) for _ in range(2))
     assert torch.equal(first, again)
     assert torch.isfinite(first).all()
     assert first.std() > 0
 
 
-def test_the_plain_loop_computes_the_models_depth(tmp_path: Path) -> None:
+def test_the_baseline_computes_the_models_depth(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", (96, 128), 8)
     model = registry.load("starter", merge_norms=False)
-    done = plain.measure(model, tmp_path / "clip.mp4", tmp_path, frames=4, threads=1, layout="side")
+    done = baseline.measure(model, tmp_path / "clip.mp4", tmp_path, frames=4, threads=1, layout="side")
     assert (done.frames, done.size) == (4, "128×96")
     assert done.fps > 0
-    with av.open(str(tmp_path / "plain.mp4")) as container:
+    with av.open(str(tmp_path / "baseline.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 5
     assert frames[0].shape == (96, 128 + 50 + 128, 3)
@@ -64,27 +63,27 @@ def test_the_plain_loop_computes_the_models_depth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [None, "mask"])
-def test_attention_spelled_out_is_attention(mask: str | None) -> None:
+def test_explicit_attention_is_attention(mask: str | None) -> None:
     q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0)).unbind()
     bias = None if mask is None else torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(1))
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    with plain._SpelledOut():
+    with baseline._ExplicitAttention():
         got = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     torch.testing.assert_close(got, wanted)
     assert not torch.equal(got, wanted)
 
 
-def test_everything_is_measured_told_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--size", "64x48", "--batch", "1,2", "--backend", "torch,onnx", "--input-size", "64"]
     files = ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]
     assert invoke([*arguments, "--precision", "fp32,int8", *files]) == 0
     printed = capsys.readouterr().out
     assert "The network alone" in printed
-    assert "plain loop, starter" in printed
+    assert "baseline, starter" in printed
     kept = json.loads((tmp_path / "b.json").read_text())
     assert kept["machine"]["cores"] >= 1
     assert kept["versions"]["torch"] == torch.__version__
-    measured = {(row["backend"], row["precision"], row["batch"]): row for row in kept["bare"]}
+    measured = {(row["backend"], row["precision"], row["batch"]): row for row in kept["network"]}
     assert len(measured) == 8
     for (_, precision, batch), row in measured.items():
         if precision == "int8":
@@ -93,27 +92,27 @@ def test_everything_is_measured_told_and_kept(tmp_path: Path, capsys: pytest.Cap
             assert row["fps"] == pytest.approx(batch / row["timing"]["median_s"])
             assert row["size"] == "96×64"
     assert measured["onnx", "fp32", 1]["rms"] < 1e-3
-    assert {(whole["backend"], whole["precision"]) for whole in kept["whole"]} == {("torch", "fp32"), ("onnx", "fp32")}
-    for whole in kept["whole"]:
-        assert whole["efficiency"] == pytest.approx(whole["fps"] / whole["limit_fps"])
-        cpu_s = whole["model_cpu_s"] + whole["other_cpu_s"]
-        assert whole["limit_fps"] == pytest.approx(min(1 / whole["bare"]["median_s"], whole["cores"] / cpu_s))
+    assert {(one["backend"], one["precision"]) for one in kept["pipeline"]} == {("torch", "fp32"), ("onnx", "fp32")}
+    for one in kept["pipeline"]:
+        assert one["efficiency"] == pytest.approx(one["fps"] / one["limit_fps"])
+        cpu_s = one["model_cpu_s"] + one["other_cpu_s"]
+        assert one["limit_fps"] == pytest.approx(min(1 / one["network"]["median_s"], one["cores"] / cpu_s))
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 
-def test_models_that_are_not_here_are_made_up_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "-m", "dpt_levit_224", "--parts", "bare", "--backend", "torch", "--precision", "fp32"]
+def test_models_without_weights_get_synthetic_ones_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "-m", "dpt_levit_224", "--parts", "network", "--backend", "torch", "--precision", "fp32"]
     assert invoke([*arguments, "--batch", "1", "--size", "64x48"]) == 0
-    assert "dpt_levit_224: its weights are not here, made-up ones are used" in capsys.readouterr().err
+    assert "dpt_levit_224: the weights are not installed; using synthetic ones" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--size", "641x480"], "--size: 641x480 cannot be encoded"),
-        (["--size", "big"], "--size: 'big' is no size"),
-        (["--batch", "0"], "--batch: '0' is no number from 1 on"),
-        (["--parts", "bare,all"], "--parts: unknown part 'all' (allowed: bare, whole, plain)"),
+        (["--size", "big"], "--size: 'big' is not a size"),
+        (["--batch", "0"], "--batch: '0' is not a number from 1 on"),
+        (["--parts", "network,all"], "--parts: unknown part 'all' (allowed: network, pipeline, baseline)"),
         (["-m", "midas-smal"], "did you mean midas-small?"),
         (["--layout", "overlay"], "--layout: unknown layout 'overlay'"),
     ],
@@ -126,15 +125,15 @@ def test_what_cannot_be_measured_is_one_line(
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "--parts", "bare", "--backend", "torch", "--batch", "1", "--size", "64x48"]
+    arguments = ["bench", "--parts", "network", "--backend", "torch", "--batch", "1", "--size", "64x48"]
     assert invoke([*arguments, "--json", str(tmp_path / "absent" / "b.json")]) == 1
     assert "b.json: cannot be written" in capsys.readouterr().err
 
 
-def test_another_runtimes_model_has_no_stand_in() -> None:
+def test_another_runtimes_model_has_no_synthetic_weights() -> None:
     with pytest.raises(UsageError, match="its network is in its weights file"):
-        stand_in(registry.find("openvino_midas_v21_small_256"))
+        with_synthetic_weights(registry.find("openvino_midas_v21_small_256"))
 
 
 def test_versions_name_what_computes() -> None:
-    assert {"depthstream", "python", "torch", "numpy"} <= set(show.versions())
+    assert {"depthstream", "python", "torch", "numpy"} <= set(report.versions())
