@@ -28,9 +28,9 @@ SIZE_HW = (480, 640)
 RATE = 25
 FRAMES = 120
 FOV_DEG = 60.0
-"""Horizontal."""
+"""Horizontal field of view."""
 SAMPLES = 2
-"""Rays a pixel, along each side."""
+"""Rays per pixel along each axis."""
 DEPTH_FRAMES = (0, 30, 60, 90, 119)
 DEPTH_HW = (120, 160)
 AUDIO_RATE = 44100
@@ -122,7 +122,7 @@ def picture(
 
 
 def _reflection(n: F32, d: F32, facing: F32) -> F32:
-    """What a varnished surface adds: the bright side of the room behind the camera, by Schlick's Fresnel term."""
+    """Reflection of a varnished surface: the bright side of the room behind the camera, by Schlick's Fresnel term."""
     r = d - 2 * (n * d).sum(axis=0) * n
     fresnel = 0.04 + 0.5 * (1 - facing) ** 5
     panel = np.clip(-r[2] * 3 - 0.6, 0, 1) * np.clip(1.4 - np.abs(r[0]) * 2, 0, 1) * np.clip(r[1] * 4 + 0.6, 0, 1)
@@ -131,7 +131,7 @@ def _reflection(n: F32, d: F32, facing: F32) -> F32:
 
 
 def _tone(linear: F32) -> F32:
-    """Filmic shoulder, so that the window does not burn out."""
+    """Filmic shoulder, so that the window is not overexposed."""
     x = linear * np.float32(EXPOSURE)
     return (x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)).astype(np.float32)
 

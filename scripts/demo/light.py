@@ -1,6 +1,6 @@
 """Light for the demo clip, computed once for the whole scene: sun, sky and three bounces between all surfaces.
 
-The scene stands still, so what falls on each surface is kept in texels. A frame then costs one ray a sample and has no
+The scene is static, so the light on each surface is stored in texels. A frame then costs one ray per sample and has no
 noise, and neighbouring frames agree, which keeps the clip small.
 Invariant: the same solids and settings give the same light map, bit for bit, whatever the number of processes.
 """
@@ -14,11 +14,11 @@ from solids import F32, Solid, dot, nearest, unit
 from stream.media import cv2
 
 Environment = Callable[[F32], F32]
-"""Unit directions to linear radiance of what lies outside."""
+"""Maps unit directions to the linear radiance of the surroundings."""
 
 _BOUNCES = 3
 _BLOCK = 256
-"""Texels a task."""
+"""Texels per task."""
 _LIFT_M = 2e-3
 """Rays start this far above their surface."""
 
@@ -41,7 +41,7 @@ class Sun:
 
 
 class Surfaces:
-    """All texels of a scene in one list: where they are, which way they face, their colour."""
+    """All texels of a scene in one list: positions, normals and colours."""
 
     def __init__(self, solids: list[Solid], *, coarseness: float = 1.0) -> None:
         self.solids = solids
@@ -116,7 +116,7 @@ def blocks(surfaces: Surfaces) -> list[int]:
 def gather(
     surfaces: Surfaces, environment: Environment, sun: Sun, first: int, rays: int
 ) -> tuple[F32, F32, np.ndarray]:
-    """Look around from one block of texels.
+    """Trace rays from one block of texels.
 
     Returns:
         Irradiance (n, 3) from the sun, from outside, and the texel (n, rays) that each ray meets, -1 for outside.

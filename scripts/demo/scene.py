@@ -1,6 +1,6 @@
-"""The demo clip's room: what stands in it, its colours, the view outside, and the camera's walk.
+"""The demo clip's scene: the room, its furniture, colours, the view outside, and the camera's path.
 
-Everything is made up of numbers here; nothing is loaded.
+Everything is generated; no file is loaded.
 Invariant: building the scene twice gives the same one.
 """
 
@@ -106,7 +106,7 @@ def landscape() -> Paint:
 
 
 def outside(d: F32) -> F32:
-    """What the window shows, and the bright studio behind the camera."""
+    """The view through the window, and the bright studio behind the camera."""
     flat = np.maximum(np.hypot(d[0], d[2]), 1e-4)
     rise, turn = d[1] / flat, np.arctan2(d[0], np.maximum(d[2], 1e-4))
     up = np.clip(rise * 1.1, 0, 1) ** 0.6
@@ -316,7 +316,7 @@ def _plant() -> list[Solid]:
 
 
 def figure() -> list[Solid]:
-    """Somebody who stands by the table and looks towards the camera."""
+    """A person standing by the table and looking towards the camera."""
     x, z = 0.78, 3.95
     skin, hair = plain("c98f6b", 0.04), plain("2e1f18", 0.2)
     shirt, trousers, shoes = plain("d9dfe2", 0.05), plain("34405a", 0.10), plain("3a2a20")

@@ -1,6 +1,6 @@
-"""The shapes of the demo clip's scene and how rays meet them; numpy only.
+"""The shapes of the demo clip's scene and their intersection with rays; numpy only.
 
-Every shape also unrolls its surface into rectangles (charts), where `light` keeps what light falls on it.
+Every shape also unrolls its surface into rectangles (charts), in which `light` stores the light that falls on it.
 Invariant: lengths are metres, x right, y up, z into the room; vectors are float32 arrays of shape (3, n).
 """
 
@@ -17,7 +17,7 @@ Paint = Callable[[F32, F32, F32], F32]
 
 _EPS = np.float32(2e-3)
 _CHUNK = 1 << 15
-"""Rays at a time, so that the arrays stay in cache."""
+"""Rays per step, so that the arrays stay in cache."""
 
 
 def dot(a: F32, b: F32) -> F32:
@@ -31,7 +31,7 @@ def unit(a: F32) -> F32:
 
 
 def yaw(degrees: float) -> F32:
-    """A turn about the vertical."""
+    """A rotation about the vertical."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
 
@@ -203,7 +203,7 @@ class Ellipsoid(Solid):
 
 @dataclass(eq=False, kw_only=True)
 class Frustum(Solid):
-    """An upright cone stump: radius `low` at the bottom, `high` at the top, `tall` from one to the other."""
+    """An upright truncated cone: radius `low` at the bottom, `high` at the top, `tall` from one to the other."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""Read the furniture of Debian's sweethome3d-furniture into one file of meshes: the first step.
+"""Reads the furniture of Debian's sweethome3d-furniture into one file of meshes: the first step.
 
     python scripts/starter/assets.py --work FOLDER [--furniture /usr/share/sweethome3d/furniture]
 
@@ -28,7 +28,7 @@ TEXTURE_SIDE = 256
 
 @dataclass(frozen=True)
 class Material:
-    """What a part is painted with: sRGB diffuse colour, specular strength, opacity, and a texture's key or None."""
+    """Surface of a part: sRGB diffuse colour, specular strength, opacity, and a texture's key or None."""
 
     diffuse: tuple[float, float, float] = (0.7, 0.7, 0.7)
     specular: float = 0.0
@@ -75,7 +75,7 @@ class Assets:
 
 
 def load(work: Path) -> Assets:
-    """The file this command wrote. It is our own pickle: never point `work` at a folder of somebody else's."""
+    """Load the file that this command writes. It is a pickle: never point `work` at a folder from somebody else."""
     path = work / "assets.pickle"
     if not path.exists():
         raise SystemExit(f"{path}: missing; run scripts/starter/assets.py --work {work} first")
@@ -140,7 +140,7 @@ def _read_model(
 
 
 def _read_obj(archive: zipfile.ZipFile, member: str) -> tuple[list[tuple[Any, Any, Any, str]], dict[str, Material]]:
-    """(triangles×3×3 positions, normals, triangles×3×2 texture coordinates, material) a group; Wavefront OBJ."""
+    """(triangles×3×3 positions, normals, triangles×3×2 texture coordinates, material) per group; Wavefront OBJ."""
     columns: dict[str, list[list[float]]] = {"v": [], "vt": [], "vn": []}
     faces: dict[str, list[tuple[tuple[int, int, int], ...]]] = {}
     materials: dict[str, Material] = {}

@@ -1,6 +1,6 @@
-"""Rendered shards as training samples: crop, flip, and everything a camera or a painter does to a picture.
+"""Turns rendered shards into training samples: crops, flips, camera artefacts and drawings.
 
-Invariant: a sample is a function of (seed, sample number) alone, so training that was stopped goes on as if it had not.
+Invariant: a sample is a function of (seed, sample number) alone, so interrupted training resumes exactly.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Shards:
 
 
 class Samples(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented samples by request: uint8 3×H×W RGB and float32 H×W inverse depth."""
+    """Augmented samples by number: uint8 3×H×W RGB and float32 H×W inverse depth."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._shards, self._seed = Shards(folder), seed

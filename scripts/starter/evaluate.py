@@ -1,10 +1,10 @@
-"""Score a model on real pictures with measured depth, and look at what it makes of them.
+"""Scores a model on real images with measured depth, and draws its results.
 
     python scripts/starter/evaluate.py FOLDER [--model starter] [--weights FILE] [--sheet sheet.png] [--clip CLIP]
 
 FOLDER/index.json lists the pictures: `name`, `kind` (indoor or outdoor), `type` (depth or disparity) and `scale`;
 NAME.jpg is the picture, NAME.png the 16-bit truth: value × scale is metres, or pixels of disparity; 0 was not measured.
-A folder without index.json is only drawn. Any model of the catalogue will do. `--clip` adds the flicker on a video.
+Without index.json the results are only drawn. Any model of the catalogue works. `--clip` adds a video's flicker.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def inverse_depth(path: Path, row: dict[str, Any]) -> F64:
 def flicker(clip: Path, **options: Any) -> float:
     """Mean |second difference over time| of the disparity at 160 pixels of width, in standard deviations of the clip.
 
-    A camera that moves evenly changes depth evenly: what remains is trembling.
+    A steadily moving camera changes depth steadily, so that the second difference is flicker.
     """
     maps = []
     for _, depth in stream.iter_depth(clip, **options):

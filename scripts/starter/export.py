@@ -1,12 +1,12 @@
-"""Put trained weights into the package: the last step.
+"""Puts trained weights into the package: the last step.
 
     python scripts/starter/export.py --work FOLDER [--share 0.25]
 
-When all parts of the training are done, a quarter of the way from the last but one to the last: depth that moves along
-with the picture is less sharp, and the weights between two that differ by a little more training do well (Wortsman et
-al. 2022, arXiv:2109.01903). Before, what did best so far.
+After all parts of the training, these are the weights a quarter of the way from the last but one part's to the last
+part's: the last part makes depth steadier but less sharp, and interpolated weights keep the advantages of both
+(Wortsman et al. 2022, arXiv:2109.01903). Before that, the best weights so far.
 Writes stream/data/starter.safetensors (fp16, the training record in its metadata) and tests/data/starter_expected.json:
-what the network as trained, batch norms and all, makes of the test pictures. Prints the sha256 for the catalogue.
+outputs of the network as trained, batch norms included, for the test images. Prints the sha256 for the catalogue.
 """
 
 import argparse
@@ -40,7 +40,7 @@ PICTURES = ((640, 480), (333, 517), (1280, 720))
 
 
 def trained(run: Path, share: float) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The weights to ship, and what is known of them."""
+    """The weights to ship, and their training record."""
     last = len(train.PARTS)
     paths = [run / f"part-{part}.pt" for part in (last - 1, last)]
     if not all(path.exists() for path in paths):

@@ -1,6 +1,6 @@
 """Depthwise convolutions, batch norms and ReLU6 for training on a CPU, many times faster than torch's.
 
-`kernels.cpp` says why. Needs a C++ compiler. Invariant: the numbers are torch's, up to rounding.
+`kernels.cpp` explains why. Needs a C++ compiler. Invariant: the numbers are torch's, up to rounding.
 """
 
 import os
@@ -122,7 +122,7 @@ def use_compiled(network: nn.Module) -> None:
 
 
 class CompiledRelu6(TorchFunctionMode):
-    """Within this context every ReLU6 is the compiled one, in place."""
+    """Replaces every ReLU6 by the compiled in-place one within the context."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}

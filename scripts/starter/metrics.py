@@ -1,8 +1,8 @@
-"""How good a relative depth map is: errors after aligning it to the truth, ordinal accuracy, sharpness at outlines.
+"""Scores a relative depth map: errors after aligning it to the truth, ordinal accuracy, sharpness at outlines.
 
 Alignment: least squares (scale, shift) of the prediction to inverse depth over the valid pixels, as in MiDaS (Ranftl et
 al. 2020, arXiv:1907.01341); AbsRel and δ<1.25 on depth (Eigen et al. 2014, arXiv:1406.2283); ordinal accuracy as the
-share of random pixel pairs with depths more than 10 % apart that are ordered rightly (Chen et al. 2016,
+share of random pixel pairs with depths more than 10 % apart that are ordered correctly (Chen et al. 2016,
 arXiv:1604.03901).
 """
 
@@ -22,7 +22,7 @@ OUTLINE = 1.25
 
 @dataclass(frozen=True)
 class Score:
-    """`sharpness`: the share of an outline's step in inverse depth that the prediction takes; nan: no outlines."""
+    """`sharpness`: the share of the step in inverse depth at outlines that the prediction has; NaN without outlines."""
 
     abs_rel: float
     delta1: float

@@ -248,7 +248,7 @@ def _sign(stock: Stock, scene: Scene, x: float, z: float) -> None:
 
 
 def _foreground(stock: Stock, scene: Scene, x: float, y: float, z: float, heading: float) -> None:
-    """Something or someone near before the camera."""
+    """Something or somebody close to the camera."""
     way = heading + stock.uniform(-0.35, 0.35)
     away = stock.uniform(0.7, 4)
     if stock.chance(0.35) and y < 2.5:

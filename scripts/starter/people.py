@@ -1,4 +1,4 @@
-"""People near a camera: head, shoulders, arms, hands, hair, glasses, hats; of shapes, or a model of the furniture."""
+"""People near a camera: head, shoulders, arms, hands, hair, glasses, hats; made of shapes, or a furniture model."""
 
 import numpy as np
 import textures

@@ -1,10 +1,10 @@
-"""Render pictures with depth into shards: the second step.
+"""Renders images with depth into shards: the second step.
 
     python scripts/starter/render.py --work FOLDER [--pictures 20000] [--workers 2] [--seed 1] [--held-out]
 
 Writes FOLDER/pictures/SEED.rgb.npy (uint8 N×H×W×3, sRGB) and .inverse.npy (float16 N×H×W, 1 / metres along the viewing
-axis; 0 is the sky). A shard's scenes follow from its seed, its patterns and shapes from that of its group of ten, so a
-run that was stopped goes on with the shards that are missing and gives the same pictures. `--held-out` writes to
+axis; 0 is the sky). A shard's scenes depend on its seed, its patterns and shapes on that of its group of ten, so an
+interrupted run continues with the missing shards and gives the same images. `--held-out` writes to
 FOLDER/held_out, from seeds that training never sees.
 """
 
@@ -137,7 +137,7 @@ def develop(stock: Stock, rgb: F32, depth: F32) -> U8:
 
 
 def occlusion(inverse: F32) -> F32:
-    """How much of its surroundings hides the light, 0 to 0.7: neighbours a little nearer count, outlines do not."""
+    """Share of the light hidden by the surroundings, 0 to 0.7: slightly nearer neighbours count, outlines do not."""
     total = np.zeros_like(inverse)
     for radius in (4, 14):
         for angle in np.arange(8) * np.pi / 4 + radius:
@@ -150,7 +150,7 @@ def occlusion(inverse: F32) -> F32:
 
 
 def worth_keeping(rgb: U8, depth: F32) -> bool:
-    """Not black, white or blank, not a wall against the lens, not mostly sky, and not one flat plane."""
+    """False for images that are black, white or blank, a wall against the lens, mostly sky, or one flat plane."""
     mean = float(rgb.mean())
     if not 14 < mean < 242 or rgb.std() < 10 or (depth < 0.25).mean() > 0.25 or (depth < 9e3).mean() < 0.2:
         return False
@@ -161,7 +161,7 @@ def worth_keeping(rgb: U8, depth: F32) -> bool:
 
 
 def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path) -> None:
-    """Fill one shard; the last thing written is the file whose presence says that it is complete."""
+    """Fill one shard; the file written last marks it as complete."""
     renderer.forget(stock.restart(seed))
     rgb = np.zeros((SHARD, HEIGHT, WIDTH, 3), np.uint8)
     inverse = np.zeros((SHARD, HEIGHT, WIDTH), np.float16)

@@ -1,4 +1,4 @@
-"""Scenes to pictures and depth, on OpenGL 3.3 through moderngl's EGL context: Mesa's software rasteriser will do.
+"""Renders scenes to images and depth with OpenGL 3.3 in moderngl's EGL context; Mesa's software rasteriser suffices.
 
 Light: a sun with shadows, an ambient hemisphere, up to three lamps, fog, and a sky. Depth is the distance along the
 viewing axis in metres; the sky's is `SKY_DEPTH`.
@@ -204,7 +204,7 @@ class Renderer:
         return turned @ centre + item.matrix[:3, 3], radius * float(np.linalg.norm(turned, axis=0).max())
 
     def _in_front(self, items: list[Item], eye: F64, forward: F64, both: F64) -> list[Item]:
-        """Items whose bounding sphere meets the view, nearest first (the depth test then spares hidden pixels)."""
+        """Items whose bounding sphere intersects the view, nearest first (the depth test then spares hidden pixels)."""
         rows = both[[0, 0, 1, 1]] * np.array([1, -1, 1, -1])[:, None] + both[3]
         rows = rows / np.linalg.norm(rows[:, :3], axis=1, keepdims=True)
         kept = []

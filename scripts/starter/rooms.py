@@ -31,7 +31,7 @@ class Room:
         self._occupied: list[tuple[float, float, float, float]] = []
 
     def length(self, side: int) -> float:
-        """Of a wall, in metres."""
+        """Length of a wall in metres."""
         return self.width if side < 2 else self.depth
 
     def at_wall(self, side: int, along: float, away: float) -> tuple[float, float, float]:
@@ -45,7 +45,7 @@ class Room:
         )[side]
 
     def free(self, x: float, z: float, width: float, depth: float, turn: float) -> bool:
-        """Whether this much floor was free; from now on it is taken."""
+        """Reserve this much floor; False if it was not free."""
         if abs(np.sin(turn)) > 0.7:
             width, depth = depth, width
         if width > self.width - 0.2 or depth > self.depth - 0.2:
@@ -141,7 +141,7 @@ class Room:
             stock.model(scene, stock.pick(stock.big), (x, 0, z), turn)
 
     def _view(self) -> None:
-        """What windows look out on: sky, ground, trees, houses."""
+        """The view from windows: sky, ground, trees, houses."""
         stock, scene = self.stock, self.scene
         floor = -stock.uniform(0.2, 12)
         scene.slab((0, floor - 0.1, 0), (300, 0.1, 300), Paint(stock.pick(stock.grounds), stock.tint()))
@@ -157,7 +157,7 @@ class Room:
         scene.far = 300.0
 
     def furnish(self, models: list[Model], count: int, *, at_walls: float = 0.7, turned: float = 0.3) -> None:
-        """Stand furniture along the walls or anywhere, and small things on what is like a table."""
+        """Stand furniture along the walls or anywhere, and small things on table-like pieces."""
         stock = self.stock
         for _ in range(count):
             model = stock.pick(models)

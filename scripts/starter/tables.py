@@ -192,7 +192,7 @@ def _fill(stock: Stock, scene: Scene, at: tuple[float, float, float], width: flo
 
 
 def floating(stock: Stock) -> Scene:
-    """Anything at any distance, turned anyhow, before a patterned ground: nothing can be guessed from habit."""
+    """Anything at any distance and angle before a patterned ground, so that no prior knowledge of scenes helps."""
     scene = Scene(far=100.0, field_of_view=(36.0, 60.0))
     if stock.chance(0.5):
         radius = stock.uniform(6, 25)

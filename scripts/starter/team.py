@@ -1,4 +1,4 @@
-"""Several training processes of one thread each: on two cores 46 samples a second where two threads of one gave 37.
+"""Several training processes of one thread each: on two cores 46 samples per second, with two threads in one 37.
 
 Invariant: every member leaves `mean` and `total` with the same numbers, so that networks which start alike stay alike.
 """
@@ -24,7 +24,7 @@ KEEP_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MA
 
 @dataclass(frozen=True)
 class Team:
-    """One member's view of all."""
+    """One member's view of the team."""
 
     rank: int = 0
     slots: Tensor | None = None
@@ -43,7 +43,7 @@ class Team:
         self.slots[self.rank, : len(values)] = values
         self.barrier.wait(LONGEST_WAIT_S)
         sums = self.slots[:, : len(values)].sum(0)
-        self.barrier.wait(LONGEST_WAIT_S)  # nobody writes again before all have read
+        self.barrier.wait(LONGEST_WAIT_S)  # no member writes again before all have read
         return sums
 
     def are_alike(self, values: Tensor) -> bool:
@@ -67,7 +67,7 @@ class Team:
 
 @contextmanager
 def until_told() -> Iterator[list[int]]:
-    """A list that is empty until the process is asked to stop."""
+    """A list that stays empty until the process receives a signal to stop."""
     stopping: list[int] = []
     before = {
         number: signal.signal(number, lambda n, _: stopping.append(n)) for number in (signal.SIGTERM, signal.SIGINT)
@@ -85,7 +85,7 @@ def gather(size: int, numbers: int, work: Callable[..., None], *arguments: Any) 
     Args:
         numbers: the most that `total` is given.
 
-    A member's failure ends all and is raised. Being asked to stop is passed on.
+    An error in one member ends all of them and is raised. A signal to stop is passed on.
     """
     if size == 1:
         work(Team(), *arguments)

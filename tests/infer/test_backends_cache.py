@@ -1,4 +1,4 @@
-"""Exported models on the disk: kept, checked, and made again where they cannot be trusted."""
+"""The cache of exported models: entries are kept, checked, and made again if damaged."""
 
 import json
 import os
@@ -15,7 +15,7 @@ KEY = {"model": "tiny", "size": [1, 24, 32]}
 
 
 class Maker:
-    """Writes a file, and counts how often."""
+    """Writes a file and counts how often it did so."""
 
     def __init__(self, content: str = "weights") -> None:
         self.content, self.times = content, 0
@@ -141,7 +141,7 @@ def test_the_longest_unused_go_first(kept: ModelCache, monkeypatch: pytest.Monke
     entries = [kept.entry({"number": number}, Maker("x" * 1000)) for number in range(2)]
     for number, entry in enumerate(entries):
         os.utime(entry.folder / RECORD, (number, number))
-    kept.entry({"number": 0}, Maker())  # used: now the newer one
+    kept.entry({"number": 0}, Maker())  # marks it as the more recently used
     newest = kept.entry({"number": 2}, Maker("x" * 1000))
     assert [entry.folder.is_dir() for entry in entries] == [True, False]
     assert newest.folder.is_dir()

@@ -1,4 +1,4 @@
-"""Every backend gives the official numbers, for a model of each architecture family."""
+"""Every backend gives the official numbers for a model of each architecture family."""
 
 import shutil
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ FAMILIES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """For up to 5 GB of weights and exports, removed at once rather than kept for a look."""
+    """Holds up to 5 GB of weights and exports, so it is removed right after the test."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 

@@ -1,4 +1,4 @@
-"""From a channel to ordered results: nothing lost, nothing reordered, nobody kept waiting."""
+"""From a channel to ordered results: nothing is lost, reordered or delayed."""
 
 import threading
 from collections import deque
@@ -29,7 +29,7 @@ def frame(index: int, width: int = 4) -> Frame:
 
 
 class FakeEngine:
-    """Keeps the rules of `Engine`, computes nothing, and writes down what it was given."""
+    """Obeys the contract of `Engine`, computes nothing, and records what was submitted."""
 
     def __init__(self, *, in_flight: int = 1, batch: int = 4) -> None:
         self.in_flight, self.batch = in_flight, batch

@@ -1,4 +1,4 @@
-"""Devices, precisions and threads: what `auto` takes, and what is refused."""
+"""Devices, precisions and threads: what `auto` chooses, and what is refused."""
 
 from dataclasses import replace
 

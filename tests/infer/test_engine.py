@@ -162,7 +162,7 @@ def test_an_error_in_a_phase_is_raised_by_collect() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         engine.collect()
     engine.submit([frame(1)])
-    engine.close()  # with one that failed, or was never begun
+    engine.close()  # although a batch failed or never began
 
 
 def test_the_network_size_follows_the_options() -> None:
@@ -191,7 +191,7 @@ def test_bf16_is_close(starter: LoadedModel) -> None:
 
 
 class Overflowing(Tiny):
-    """Like fp16's range on bf16: infinite in half precision where the input is bright."""
+    """Gives NaN in half precision for bright inputs, as overflow in fp16 does."""
 
     def __init__(self, *, limit: float = 1.0, always: bool = False) -> None:
         super().__init__()
@@ -405,10 +405,10 @@ def test_engines_share_the_thread_that_runs_networks() -> None:
     for engine in (first, second, first):
         engine.infer([frame(0)])
     first.close()
-    second.infer([frame(1)])  # goes on without the other one
+    second.infer([frame(1)])  # works without the other engine
     second.close()
     assert seen == [("depthstream-compute_0", threads) for threads in (2, 1, 2, 1)]
-    assert torch.get_num_threads() == before  # of the thread that asks
+    assert torch.get_num_threads() == before  # of the calling thread
 
 
 @pytest.mark.cuda
@@ -454,7 +454,7 @@ def test_cuda_out_of_memory_is_survived() -> None:
 
 
 class Hungry(nn.Module):
-    """Asks for half of the device's memory for each frame."""
+    """Allocates 40 % of the device's memory for each frame."""
 
     def __init__(self) -> None:
         super().__init__()

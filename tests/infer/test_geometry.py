@@ -1,4 +1,4 @@
-"""Network input sizes: the official scripts' numbers, and properties that hold for any picture."""
+"""Network input sizes: the official scripts' numbers, and properties that hold for any image."""
 
 import pytest
 from hypothesis import given
@@ -90,7 +90,7 @@ def test_both_sides_are_positive_multiples_within_the_limit(
 def test_turning_the_picture_turns_the_input(fit: Fit, height: int, width: int) -> None:
     upright, turned = network_size(policy(384, fit), (height, width)), network_size(policy(384, fit), (width, height))
     scales = (384 / height, 384 / width)
-    if abs(abs(1 - scales[0]) - abs(1 - scales[1])) > 1e-9:  # where both sides scale alike the rule prefers one
+    if abs(abs(1 - scales[0]) - abs(1 - scales[1])) > 1e-9:  # if both sides scale alike, the rule prefers one
         assert upright == turned[::-1]
 
 

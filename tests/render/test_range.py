@@ -28,7 +28,7 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def scene(seed: int, size: tuple[int, int] = (240, 640)) -> np.ndarray:
-    """A picture of large soft shapes: noise of a few pixels, enlarged."""
+    """An image of large soft shapes: enlarged noise of a few pixels."""
     height, width = size
     coarse = np.random.default_rng(seed).integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""The shipped demo clip is what it says it is, and the script that makes it measures true depth."""
+"""The shipped demo clip has the documented format, and the script that makes it measures true depth."""
 
 import importlib.util
 import sys
@@ -21,7 +21,7 @@ SCRIPTS = ("solids", "light", "scene", "clip")
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """`scripts/demo/clip.py` as a module; import path and modules are put back."""
+    """`scripts/demo/clip.py` as a module; import path and modules are restored."""
     path, before = list(sys.path), set(sys.modules)
     spec = importlib.util.spec_from_file_location("clip", ROOT / "scripts" / "demo" / "clip.py")
     assert spec is not None

@@ -1,4 +1,4 @@
-"""The scripts that train the built-in model: what is measured, what samples hold, and that a stopped run goes on."""
+"""The scripts that train the built-in model: scores, samples, and resuming an interrupted run."""
 
 import json
 import subprocess
