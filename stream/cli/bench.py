@@ -57,7 +57,7 @@ def bench(
         parts=wanted,
         weights_dir=weights_dir,
     )
-    results = suite.run(options, say=lambda note: print(note, file=sys.stderr))
+    results = suite.run(options, on_note=lambda note: print(note, file=sys.stderr))
     console = Console(width=None if sys.stdout.isatty() else 160)
     facts = report.machine()
     console.print(

@@ -104,7 +104,7 @@ class Engine:
             self._notes += calibration_set.notes
         self._options = choose.BackendOptions(
             model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
-            provider=provider, cache=cache or ModelCache(say=self._notes.append), calibration_set=calibration_set,
+            provider=provider, cache=cache or ModelCache(on_note=self._notes.append), calibration_set=calibration_set,
         )  # fmt: skip
         try:
             self._backend: Backend | None = self._on_compute_thread(lambda: choose.make(backend, self._options))
@@ -189,20 +189,18 @@ class Engine:
             backend = self._open_backend
             self._on_compute_thread(lambda: backend.prepare(planned))
 
-    def use_fastest(
-        self, size_hw: tuple[int, int], *, frames: float, may_measure: bool = True, say: Callable[[str], None]
-    ) -> None:
+    def use_fastest(self, size_hw: tuple[int, int], *, frames: float, may_measure: bool = True) -> None:
         """Switch to the backend that is fastest for frames of `size_hw`; nothing may be pending.
 
         Args:
-            frames, may_measure, say: see `choose.fastest`.
+            frames, may_measure: see `choose.fastest`.
         """
         if (planned := self._plan_or_none(size_hw)) is None:
             return
         current = self._open_backend
         self._backend = self._on_compute_thread(
             lambda: choose.fastest(
-                self._options, current, planned, frames=frames, may_measure=may_measure, say=say
+                self._options, current, planned, frames=frames, may_measure=may_measure
             )
         )  # fmt: skip
         self._backend_name = self._backend.name
@@ -247,7 +245,7 @@ class Engine:
         if len(keys) != 1 or self.pending >= self.in_flight:
             raise ValueError(f"cannot submit {len(frames)} frames of network sizes {keys}, {self.pending} pending")
         (size_hw,) = keys
-        slot, backend, phases, executor = self._slots[0], self._open_backend, self._phases, self._executor
+        backend, slot, phases, executor = self._open_backend, self._slots[0], self._phases, self._executor
         self._slots.rotate(-1)
         inputs = executor.submit(Phase.PREPARE, lambda: phases.prepare(slot, frames, size_hw, backend))
         outputs = executor.submit(Phase.COMPUTE, lambda: phases.compute(inputs.result(), backend))

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
@@ -127,7 +128,7 @@ class _PhaseThreads:
                 torch.set_num_threads(torch_threads)
             return work()
 
-        return self._pools[phase].submit(run)
+        return self._pools[phase].submit(copy_context().run, run)  # so that a note reaches the run that it belongs to
 
     def shutdown(self, *, wait: bool) -> None:
         for pool in self._pools.values():

@@ -120,7 +120,7 @@ def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
     is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
     if is_free and engine.may_change:
         frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
-        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live, say=note)
+        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live)
     if engine.backend != "torch" and engine.may_change:
         note(f"{engine.spec.name} runs in {engine.backend}; converting it takes a while the first time")
     engine.prepare(info.size)

@@ -25,6 +25,7 @@ from stream.infer.backends.exported import MAX_SIZES, Call, Exported, UnusableEr
 from stream.infer.engine import Engine
 from stream.infer.preprocess import Preprocessor
 from stream.models import registry
+from stream.notes import Notes, collected
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
 
 CPU = torch.device("cpu")
@@ -103,7 +104,7 @@ def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
     exported(Portable(), tmp_path).prepare((24, 32))
     runtime, said = Forgetful(), list[str]()
     backend = exported(runtime, tmp_path)
-    backend._cache = ModelCache(tmp_path, say=said.append)
+    backend._cache = ModelCache(tmp_path, on_note=said.append)
     with torch.inference_mode():
         torch.testing.assert_close(backend(inputs(1)), Tiny()(inputs(1)))
     assert runtime.made == [(1, 24, 32)]
@@ -376,10 +377,10 @@ class Choice:
     def __call__(self, *, frames: float, may_measure: bool = True) -> str:
         first = self.make("torch", self.options)
         self.made.clear()
-        chosen = choose.fastest(
-            self.options, first, (24, 32), frames=frames, may_measure=may_measure, say=self.said.append,
-            clock=self.clock,
-        )  # fmt: skip
+        with collected(Notes(self.said.append)):
+            chosen = choose.fastest(
+                self.options, first, (24, 32), frames=frames, may_measure=may_measure, clock=self.clock
+            )
         return chosen.name
 
 

@@ -34,7 +34,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def kept(tmp_path: Path, said: list[str]) -> ModelCache:
-    return ModelCache(tmp_path / "cache", say=said.append)
+    return ModelCache(tmp_path / "cache", on_note=said.append)
 
 
 def test_an_entry_is_made_once(kept: ModelCache, tmp_path: Path, said: list[str]) -> None:
@@ -126,7 +126,7 @@ def test_two_that_want_the_same_make_it_once(kept: ModelCache) -> None:
 
 def test_a_folder_that_cannot_be_made_costs_only_the_keeping(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "cache").write_text("a file")
-    kept = ModelCache(tmp_path / "cache", say=said.append)
+    kept = ModelCache(tmp_path / "cache", on_note=said.append)
     entry = kept.entry(KEY, Maker())
     folder = entry.folder
     assert (folder / "model.bin").read_text() == "weights"

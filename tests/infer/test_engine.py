@@ -17,6 +17,7 @@ from stream.infer.engine import Engine
 from stream.infer.executor import Event, SerialExecutor
 from stream.models import registry
 from stream.models.registry import LoadedModel
+from stream.notes import Notes, collected, note
 from tests.support.paths import DATA
 from tests.support.reference import image
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
@@ -163,6 +164,32 @@ def test_an_error_in_a_phase_is_raised_by_collect() -> None:
         engine.collect()
     engine.submit([frame(1)])
     engine.close()  # although a batch failed or never began
+
+
+def test_a_note_from_the_thread_that_runs_networks_reaches_the_run() -> None:
+    class Noting(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            note("from the network")
+            return super().forward(x)
+
+    engine, said = cpu(loaded(Noting())), list[str]()
+    for _ in range(2):  # threads outlive a run
+        with collected(Notes(said.append)):
+            engine.infer([frame(0)])
+    engine.close()
+    assert said == ["from the network"] * 2
+
+
+def test_a_closed_engine_keeps_its_notes_and_computes_no_more() -> None:
+    engine = cpu(loaded(Overflowing()), precision="bf16")
+    engine.infer([uniform(0, 250)])
+    before = engine.backend, engine.notes, engine.counters
+    engine.close()
+    assert (engine.backend, engine.notes, engine.counters) == before
+    assert engine.notes
+    assert engine.counters
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        engine.infer([frame(1)])
 
 
 def test_the_network_size_follows_the_options() -> None:

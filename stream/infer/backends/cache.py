@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from stream.notes import OnNote
+
 RECORD = "entry.json"
 MAX_BYTES = 16 * 2**30
 """Total size of all entries; the least recently used are removed first."""
@@ -50,11 +52,11 @@ class ModelCache:
 
     Args:
         folder: holds the entries; created with the first one.
-        say: receives notes about damaged entries and a folder that is not writable.
+        on_note: receives notes about damaged entries and a folder that is not writable.
     """
 
-    def __init__(self, folder: Path | None = None, *, say: Callable[[str], None] = lambda _note: None) -> None:
-        self.folder, self._say = folder or cache_folder(), say
+    def __init__(self, folder: Path | None = None, *, on_note: OnNote = lambda _note: None) -> None:
+        self.folder, self._on_note = folder or cache_folder(), on_note
 
     def entry(self, key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]]) -> Entry:
         """Find the entry of `key` or make it; processes that request the same one wait for each other.
@@ -72,7 +74,7 @@ class ModelCache:
             lock = FileLock(self.folder / f"{name}.lock")
             lock.acquire()
         except OSError as error:
-            self._say(f"{self.folder} is not writable ({error.strerror}); exported models are not kept")
+            self._on_note(f"{self.folder} is not writable ({error.strerror}); exported models are not kept")
             return self._temporary(make)
         try:
             return self._checked(name, key) or self._made(name, key, make)
@@ -81,7 +83,7 @@ class ModelCache:
 
     def discard(self, entry: Entry) -> None:
         """Remove an entry that is undamaged but cannot be loaded."""
-        self._say(f"{entry.folder} does not load here; exporting it again")
+        self._on_note(f"{entry.folder} does not load here; exporting it again")
         with FileLock(self.folder / f"{entry.folder.name}.lock"):
             shutil.rmtree(entry.folder, ignore_errors=True)
 
@@ -103,7 +105,7 @@ class ModelCache:
                 return Entry(folder=folder, facts=record["facts"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no record, or not one of ours: treated like a damaged entry
-        self._say(f"{folder} is damaged; exporting it again")
+        self._on_note(f"{folder} is damaged; exporting it again")
         return None
 
     def _made(self, name: str, key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]]) -> Entry:

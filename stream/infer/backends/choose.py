@@ -19,6 +19,7 @@ from stream.infer.backends.eager import Eager, placed
 from stream.infer.backends.exported import Exported, Runtime, test_input
 from stream.infer.device import hardware_id
 from stream.models.registry import LoadedModel
+from stream.notes import note
 
 if TYPE_CHECKING:
     from stream.infer.backends.int8 import CalibrationSet
@@ -138,16 +139,14 @@ def fastest(
     *,
     frames: float,
     may_measure: bool = True,
-    say: Callable[[str], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Backend:
-    """Choose between `first`, which is torch, and the backends that may be faster.
+    """Choose between `first`, which is torch, and the backends that may be faster; notes the choice and its reason.
 
     Args:
         size: (height, width) of the network's input.
         frames: expected number of frames.
         may_measure: False uses earlier measurements only, because somebody is waiting for the first image.
-        say: receives a note before measuring, which takes a while, and one with the choice and its reason.
     """
     names = candidates(options)
     if not names or frames < _MIN_FRAMES:
@@ -176,18 +175,18 @@ def fastest(
         names = [name for name in names if torch_s * frames >= PAYS_FROM_S[name]]
         if not names:
             return first
-        say(f"timing {', '.join(names)} for {options.model.spec.name}, this once; --backend torch skips it")
+        note(f"timing {', '.join(names)} for {options.model.spec.name}, this once; --backend torch skips it")
         seconds = {"torch": _median(_seconds(first, options, size, clock))}
         for name in names:
             try:
                 seconds[name] = _median(_seconds(make(name, options), options, size, clock))
             except StreamError as error:
-                say(f"{name} is ignored: {error}")
+                note(f"{name} is ignored: {error}")
         best = min(seconds, key=lambda name: seconds[name] * (MARGIN if name != "torch" else 1))
         options.cache.entry(key, lambda _folder: {"best": best, "seconds": seconds})
         when = "measured now"
     times = ", ".join(f"{name} {value * 1000:.3g} ms" for name, value in sorted(seconds.items(), key=lambda s: s[1]))
-    say(f"backend {best}: {times} a frame of {size[1]}×{size[0]} in {options.precision}, {when}")
+    note(f"backend {best}: {times} a frame of {size[1]}×{size[0]} in {options.precision}, {when}")
     return first if best == "torch" else make(best, options)
 
 
