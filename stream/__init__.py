@@ -11,9 +11,9 @@ loaded when they are first used, so that `depthstream --help` is instant.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream.errors import (
     ConfigError,
@@ -43,6 +43,7 @@ __all__ = [
     "Frame",
     "MissingExtraError",
     "ModelError",
+    "Options",
     "Outcome",
     "OutputError",
     "Report",
@@ -79,13 +80,73 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LOADED_WHEN_USED})
 
 
-def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object) -> "Report":
+class Options(TypedDict, total=False):
+    """The options of `run` and `iter_depth`: those of the command line, described in docs/options.md.
+
+    A path is a text or a `pathlib.Path`; a list is a sequence or a text with commas; a time is seconds or
+    `[HH:]MM:SS`.
+    """
+
+    model: str | Sequence[str] | None
+    weights: str | os.PathLike[str] | None
+    weights_dir: str | os.PathLike[str] | None
+    offline: bool
+    commercial_only: bool
+    input_size: int | None
+    square: bool
+    start: float | str | None
+    end: float | str | None
+    max_frames: int | None
+    fps: float | None
+    recursive: bool
+    max_pixels: int
+    mirror: bool
+    live: Literal["auto", "live", "file"] | bool
+    camera_size: str | tuple[int, int] | None
+    camera_fps: float | None
+    camera_fourcc: str | None
+    open_timeout_s: float
+    read_timeout_s: float
+    reconnect_for: float
+    hwaccel: str
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"]
+    backend: Literal["auto", "torch", "compile", "onnx", "openvino"]
+    provider: Literal["auto", "cpu", "cuda", "tensorrt", "directml", "coreml"]
+    batch: int
+    target_fps: float | None
+    threads: int | None
+    layout: Literal["side", "depth", "overlay"] | None
+    colormap: str
+    range: str | None
+    alpha: float
+    output: str | os.PathLike[str] | None
+    save: str | Sequence[Literal["npy", "png16", "pfm", "exr"]]
+    picture: Literal["png", "jpg", "webp", "none"]
+    codec: str | None
+    crf: int | None
+    preset: str | None
+    audio: bool
+    report: str | os.PathLike[str] | None
+    overwrite: bool
+    preview: Literal["auto", "window", "off"] | bool
+    serve: str | bool | None
+    serve_token: str | None
+    virtual_camera: bool
+    virtual_camera_device: str | None
+    quiet: bool
+
+
+def run(
+    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: Unpack[Options]
+) -> "Report":
     """Run `source` through a model into files or a preview, as `depthstream run` does.
 
     Args:
         source: what the command line takes as SOURCE.
         config: a whole configuration instead of `source` and `options`.
-        options: named like the command line's, with underscores: `output=`, `model=`, `save=("npy",)`, …
+        options: named like the command line's, with underscores: `output=`, `model=`, `save=("npy",)`, …; see
+            `Options`.
 
     Returns:
         What happened, as numbers. Inputs that were skipped are named there; they are no exception.
@@ -103,7 +164,7 @@ def run(source: str | os.PathLike[str] | None = None, *, config: "Config | None"
 
 
 def iter_depth(
-    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: object
+    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: Unpack[Options]
 ) -> "Iterator[tuple[Frame, Depth]]":
     """Yield each frame with its depth, in order; closing the generator stops every thread.
 
@@ -118,8 +179,8 @@ def iter_depth(
     return iter_config(_config(source, config, options))
 
 
-def _config(source: str | os.PathLike[str] | None, config: "Config | None", options: dict[str, object]) -> "Config":
-    from stream.config import from_options
+def _config(source: str | os.PathLike[str] | None, config: "Config | None", options: Options) -> "Config":
+    from stream.jobs.options import from_options
 
     source = source if source is None else os.fspath(source)
     if config is not None:

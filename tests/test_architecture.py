@@ -122,7 +122,7 @@ def test_the_ground_rests_on_little(name: str, allowed: set[str]) -> None:
 
 
 HEAVY = {"torch", "timm", "torchvision", "av", "cv2"}
-SLOWER = HEAVY | {"numpy", "yaml", "rich"}  # for a command's own options Typer itself loads pydantic
+SLOWER = HEAVY | {"numpy", "yaml", "rich"}  # the options of a command are made from pydantic models
 
 
 @pytest.mark.parametrize(

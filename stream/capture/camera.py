@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.capture.base import CaptureLog
+from stream.config import defaults
 from stream.errors import SourceError, SourceNotFoundError
 from stream.frames import Frame, RgbImage, SourceInfo, SourceKind
 from stream.media import cv2
@@ -71,7 +72,7 @@ class CameraSource:
         size_hw: tuple[int, int] | None = None,
         rate: Fraction | None = None,
         fourcc: str | None = None,
-        read_timeout_s: float = 5.0,
+        read_timeout_s: float = defaults().capture.read_timeout_s,
         end_s: float | None = None,
         max_frames: int | None = None,
         open_capture: Callable[[int], VideoCapture] = open_opencv,

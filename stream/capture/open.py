@@ -8,57 +8,17 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 from stream.capture.base import Source
 from stream.capture.parse import ParsedSource, SourceForm, parse_source
+from stream.config import CaptureConfig, defaults
 from stream.errors import SourceError, UsageError
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceOptions:
-    """What to read and how; each option concerns only the forms named.
-
-    Attributes:
-        start_s, end_s: part of a video, animation or finite network file; a camera and a pattern take `end_s` alone.
-        max_frames: stop after this many frames.
-        recursive: a folder: descend.
-        rate: stills: pictures per second when they become a video.
-        live: network: `auto`, `live` or `file`.
-        camera_size_hw, camera_rate, camera_fourcc: camera: what to ask for.
-        open_timeout_s, read_timeout_s: network (and camera reads).
-        reconnect_for_s: live network: try this long to get a broken stream back; 0 = never.
-        pattern_size_hw, pattern_rate: pattern.
-        decode_threads: video: None lets the decoder choose.
-        decoder: video and network: see `hwaccel.open_container`; None is `off`.
-        mirror: any: exchange left and right.
-        max_pixels: pictures: larger ones are refused.
-    """
-
-    start_s: float | None = None
-    end_s: float | None = None
-    max_frames: int | None = None
-    recursive: bool = False
-    rate: Fraction | None = None
-    live: str = "auto"
-    camera_size_hw: tuple[int, int] | None = None
-    camera_rate: Fraction | None = None
-    camera_fourcc: str | None = None
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 10.0
-    reconnect_for_s: float = 0.0
-    pattern_size_hw: tuple[int, int] = (480, 640)
-    pattern_rate: Fraction = Fraction(30)
-    decode_threads: int | None = None
-    decoder: str | None = None
-    mirror: bool = False
-    max_pixels: int = 250_000_000
-
-
-def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
+def open_source(text: str, *, options: CaptureConfig | None = None) -> Source:
     """Open the source that `text` names; see `parse_source` for its forms.
 
     Raises:
@@ -66,7 +26,7 @@ def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
         SourceError: it exists but cannot be read.
         UsageError: the text is invalid, or an option does not apply to such a source.
     """
-    options = options or SourceOptions()
+    options = options or CaptureConfig()
     source = _open(parse_source(text), options)
     if not options.mirror:
         return source
@@ -75,7 +35,7 @@ def open_source(text: str, *, options: SourceOptions | None = None) -> Source:
     return MirroredSource(source)
 
 
-def _open(parsed: ParsedSource, options: SourceOptions) -> Source:
+def _open(parsed: ParsedSource, options: CaptureConfig) -> Source:
     if parsed.form is SourceForm.CAMERA:
         return _open_camera(parsed, options)
     if parsed.form is SourceForm.PATTERN:
@@ -87,23 +47,23 @@ def _open(parsed: ParsedSource, options: SourceOptions) -> Source:
     return _open_file(parsed, options)
 
 
-def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
+def _open_camera(parsed: ParsedSource, options: CaptureConfig) -> Source:
     from stream.capture.camera import CameraSource
 
-    _refuse(options, "a camera", "rate", "start_s", "decoder")
+    _refuse(options, "a camera", "fps", "start", "hwaccel")
 
     def opened(_within_s: float = 0.0) -> Source:
         return CameraSource(
             int(parsed.value) if parsed.value.isdecimal() else parsed.value,
-            size_hw=options.camera_size_hw,
-            rate=options.camera_rate,
+            size_hw=options.camera_size and options.camera_size[::-1],
+            rate=exact_rate(options.camera_fps),
             fourcc=options.camera_fourcc,
             read_timeout_s=options.read_timeout_s,
-            end_s=options.end_s,
+            end_s=options.end,
             max_frames=options.max_frames,
         )
 
-    limited = options.end_s is not None or options.max_frames is not None
+    limited = options.end is not None or options.max_frames is not None
     if not options.reconnect_for_s or limited:
         return opened()
     from stream.capture.reconnect import ReconnectingSource
@@ -111,25 +71,23 @@ def _open_camera(parsed: ParsedSource, options: SourceOptions) -> Source:
     return ReconnectingSource(opened(), opened, give_up_after_s=options.reconnect_for_s, ends=True)
 
 
-def _open_pattern(name: str, options: SourceOptions) -> Source:
-    from stream.capture.pattern import PatternSource
+def _open_pattern(name: str, options: CaptureConfig) -> Source:
+    from stream.capture.pattern import RATE, PatternSource
 
-    _refuse(options, "a pattern", "rate", "start_s", "decoder")
+    _refuse(options, "a pattern", "fps", "start", "hwaccel")
     limits = [options.max_frames] if options.max_frames is not None else []
-    if options.end_s is not None:
-        limits.append(max(1, math.ceil(options.end_s * options.pattern_rate)))
+    if options.end is not None:
+        limits.append(max(1, math.ceil(options.end * RATE)))
     return PatternSource(
         name,
-        size_hw=options.pattern_size_hw,
-        rate=options.pattern_rate,
         max_frames=min(limits, default=None),
     )
 
 
-def _open_network(url: str, options: SourceOptions) -> Source:
+def _open_network(url: str, options: CaptureConfig) -> Source:
     from stream.capture.video.network import Liveness, open_network
 
-    _refuse(options, "a network source", "rate")
+    _refuse(options, "a network source", "fps")
     decoder = _checked_decoder(options)
     source = _open_interruptibly(
         partial(
@@ -138,8 +96,8 @@ def _open_network(url: str, options: SourceOptions) -> Source:
             live=Liveness(options.live),
             open_timeout_s=options.open_timeout_s,
             read_timeout_s=options.read_timeout_s,
-            start_s=options.start_s,
-            end_s=options.end_s,
+            start_s=options.start,
+            end_s=options.end,
             max_frames=options.max_frames,
             decoder=decoder,
         )
@@ -147,7 +105,7 @@ def _open_network(url: str, options: SourceOptions) -> Source:
     if not source.info.is_live:
         return source
     try:
-        _refuse(options, "a live stream", "start_s", "end_s")
+        _refuse(options, "a live stream", "start", "end")
     except UsageError:
         source.close()
         raise
@@ -180,7 +138,7 @@ def _close_late(opened: "Future[Source]") -> None:
         opened.result().close()
 
 
-def _with_reconnection(source: Source, url: str, options: SourceOptions) -> Source:
+def _with_reconnection(source: Source, url: str, options: CaptureConfig) -> Source:
     """Wrap a live stream so that it is opened again when it breaks."""
     from stream.capture.reconnect import ReconnectingSource
     from stream.capture.video.network import Liveness, end_may_be_restart, open_network
@@ -204,17 +162,17 @@ def _with_reconnection(source: Source, url: str, options: SourceOptions) -> Sour
     )
 
 
-def _open_stills(text: str, options: SourceOptions) -> Source:
+def _open_stills(text: str, options: CaptureConfig) -> Source:
     from stream.capture.stills.find import find_pictures
     from stream.capture.stills.source import ImagesSource
 
-    _refuse(options, "a still image", "start_s", "end_s", "decoder")
+    _refuse(options, "a still image", "start", "end", "hwaccel")
     found = find_pictures(text, recursive=options.recursive)
     return ImagesSource(
         found.paths,
         name=text,
         root=found.root,
-        rate=options.rate,
+        rate=exact_rate(options.fps),
         max_frames=options.max_frames,
         max_pixels=options.max_pixels,
         ignored=found.ignored,
@@ -222,7 +180,7 @@ def _open_stills(text: str, options: SourceOptions) -> Source:
     )
 
 
-def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
+def _open_file(parsed: ParsedSource, options: CaptureConfig) -> Source:
     """Open one file; its content decides if the suffix is not that of an image, and if an image is an animation."""
     from stream.capture.stills import animation
     from stream.capture.stills.picture import is_picture, open_picture
@@ -238,36 +196,34 @@ def _open_file(parsed: ParsedSource, options: SourceOptions) -> Source:
         return _open_stills(parsed.value, options)
     if is_gif:
         return _open_video(path, options)
-    _refuse(options, "an animation", "rate", "decoder")
+    _refuse(options, "an animation", "fps", "hwaccel")
     return animation.AnimatedSource(
         path,
-        start_s=options.start_s,
-        end_s=options.end_s,
+        start_s=options.start,
+        end_s=options.end,
         max_frames=options.max_frames,
         max_pixels=options.max_pixels,
     )
 
 
-def _open_video(path: Path, options: SourceOptions) -> Source:
+def _open_video(path: Path, options: CaptureConfig) -> Source:
     from stream.capture.video.file import VideoSource
 
-    _refuse(options, "a video", "rate")
+    _refuse(options, "a video", "fps")
     return VideoSource(
         path,
-        start_s=options.start_s,
-        end_s=options.end_s,
+        start_s=options.start,
+        end_s=options.end,
         max_frames=options.max_frames,
-        threads=options.decode_threads,
         decoder=_checked_decoder(options),
     )
 
 
-def _checked_decoder(options: SourceOptions) -> str:
+def _checked_decoder(options: CaptureConfig) -> str:
     from stream.capture.video import hwaccel
 
-    decoder = options.decoder or hwaccel.OFF
-    hwaccel.check(decoder)
-    return decoder
+    hwaccel.check(options.hwaccel)
+    return options.hwaccel
 
 
 def _check_readable(path: Path) -> None:
@@ -283,15 +239,28 @@ def _check_readable(path: Path) -> None:
 
 
 _REFUSED = {
-    "rate": ("--fps", "only applies to stills that become a video; {} has its own rate"),
-    "start_s": ("--start", "does not apply: {} has no start time"),
-    "end_s": ("--end", "does not apply: {} has no end time"),
-    "decoder": ("--hwaccel", "does not apply: {} needs no video decoder"),
+    "fps": ("--fps", "only applies to stills that become a video; {} has its own rate"),
+    "start": ("--start", "does not apply: {} has no start time"),
+    "end": ("--end", "does not apply: {} has no end time"),
+    "hwaccel": ("--hwaccel", "does not apply: {} needs no video decoder"),
 }
 
 
-def _refuse(options: SourceOptions, source: str, *names: str) -> None:
+def _refuse(options: CaptureConfig, source: str, *names: str) -> None:
+    """Raise an error for each of the options `names` that was set: `source` cannot honour it."""
+    untouched = defaults().capture
     for name in names:
-        if getattr(options, name) is not None:
+        if getattr(options, name) != getattr(untouched, name):
             option, why = _REFUSED[name]
             raise UsageError(why.format(source), where=option, hint=f"remove {option}")
+
+
+def exact_rate(fps: float | None) -> Fraction | None:
+    """Exact rate for a decimal one: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
+    if fps is None:
+        return None
+    for nominal in (24, 30, 48, 60, 120):
+        ntsc = Fraction(nominal * 1000, 1001)
+        if abs(fps - float(ntsc)) < 0.005:
+            return ntsc
+    return Fraction(str(fps))

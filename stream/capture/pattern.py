@@ -17,6 +17,8 @@ from stream.media import av
 
 NAMES = ("testsrc2", "testsrc", "smptebars", "smptehdbars", "rgbtestsrc", "mandelbrot", "life", "color", "gradients")
 """Sources of libavfilter that need no input and have a size and a rate."""
+RATE = Fraction(30)
+"""Frames per second, unless asked otherwise."""
 
 
 class Pacing(StrEnum):
@@ -49,7 +51,7 @@ class PatternSource:
         name: str,
         *,
         size_hw: tuple[int, int] = (480, 640),
-        rate: Fraction = Fraction(30),
+        rate: Fraction = RATE,
         pacing: Pacing = Pacing.REAL_TIME,
         max_frames: int | None = None,
         clock: Callable[[], float] = time.monotonic,

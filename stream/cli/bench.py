@@ -1,33 +1,93 @@
 """`depthstream bench`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
+
+
+import click
 
 from stream.bench import PARTS
-from stream.cli.console import Debug, option
+from stream.cli.options import ConfigCommand, debug, own
 from stream.errors import UsageError
 
+if TYPE_CHECKING:
+    from stream.config import Config
 
+_PANEL = "Measurements"
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(cls=ConfigCommand, keys=("model.weights_dir", "inference.device", "inference.threads"))
+@own(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL[=FILE]",
+    panel="Model",
+    help_text="Model, or a checkpoint of yours for it; default: starter.  [repeatable]",
+)
+@own(
+    "--size",
+    default="640x480",
+    metavar="WIDTHxHEIGHT",
+    panel=_PANEL,
+    help_text="Size of the generated test clip.",
+    show_default=True,
+)
+@own("--backend", metavar="LIST", panel=_PANEL, help_text="Backends, comma-separated; default: those installed.")
+@own(
+    "--precision",
+    metavar="LIST",
+    panel=_PANEL,
+    help_text="Precisions, comma-separated; default: those that can be faster here.",
+)
+@own(
+    "--batch",
+    default="1,4",
+    metavar="LIST",
+    panel=_PANEL,
+    help_text="Batch sizes, comma-separated; the pipeline uses the first.",
+    show_default=True,
+)
+@own(
+    "--input-size",
+    metavar="LIST",
+    panel=_PANEL,
+    help_text="Inference sizes, comma-separated; the pipeline uses the first.",
+)
+@own(
+    "--layout",
+    metavar="side|depth",
+    default="depth",
+    panel=_PANEL,
+    help_text="What the pipeline writes.",
+    show_default=True,
+)
+@own(
+    "--parts",
+    default=",".join(PARTS),
+    metavar="LIST",
+    panel=_PANEL,
+    help_text="What to measure: the network alone, the whole pipeline, a plain loop (baseline); default: all.",
+)
+@own("--json", "json_file", type=_FILE, metavar="FILE", help_text="Write everything to this JSON file.")
+@own("--plot", type=_FILE, metavar="FILE", help_text="Draw the speeds of the network alone: .png, .svg or .pdf.")
+@debug
 def bench(
-    model: Annotated[list[str] | None, option("-m --model", "NAME or NAME=FILE; repeatable; default: starter.")] = None,
-    size: Annotated[str, option("--size", "Size of the generated test clip.")] = "640x480",
-    backend: Annotated[str | None, option("--backend", "Backends, comma-separated; default: those installed.")] = None,
-    precision: Annotated[
-        str | None, option("--precision", "Precisions, comma-separated; default: the useful ones.")
-    ] = None,
-    batch: Annotated[str, option("--batch", "Batch sizes, comma-separated; the pipeline uses the first.")] = "1,4",
-    input_size: Annotated[
-        str | None, option("--input-size", "Inference sizes, comma-separated; the pipeline uses the first.")
-    ] = None,
-    device: Annotated[str, option("--device", "auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, option("--threads", "CPU threads of the model.")] = None,
-    layout: Annotated[str, option("--layout", "side or depth.")] = "depth",
-    parts: Annotated[str, option("--parts", f"Some of {', '.join(PARTS)}; comma-separated.")] = ",".join(PARTS),
-    weights_dir: Annotated[Path | None, option("--weights-dir", "Folder to look for weights in first.")] = None,
-    json_: Annotated[Path | None, option("--json", "Write all results to this file.")] = None,
-    plot: Annotated[Path | None, option("--plot", "Plot the network speeds: .png, .svg or .pdf.")] = None,
-    debug: Debug = False,  # noqa: ARG001  read in `invoke`
+    config: "Config",
+    models: Sequence[str],
+    size: str,
+    backend: str | None,
+    precision: str | None,
+    batch: str,
+    input_size: str | None,
+    layout: str,
+    parts: str,
+    json_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Measure speed: the network alone, the whole pipeline, and a baseline that works like the models' own scripts.
 
@@ -45,17 +105,17 @@ def bench(
     if layout not in ("side", "depth"):
         raise UsageError(f"unknown layout {layout!r}", where="--layout", allowed="side, depth")
     options = suite.BenchOptions(
-        models=model or ["starter"],
+        models=models or ["starter"],
         size_hw=suite.parse_size(size),
         backends=_words(backend),
         precisions=_words(precision),
         input_sizes=_numbers(input_size, "--input-size") or [None],
         batches=_numbers(batch, "--batch") or [1],
-        device=device,
-        threads=threads,
+        device=config.inference.device,
+        threads=config.inference.threads,
         layout=layout,
         parts=wanted,
-        weights_dir=weights_dir,
+        weights_dir=config.model.weights_dir,
     )
     results = suite.run(options, on_note=lambda note: print(note, file=sys.stderr))
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -72,8 +132,8 @@ def bench(
         console.print(report.table(report.PIPELINE_HEADER, lines, title))
     for baseline in results.baselines:
         console.print(f"baseline, {baseline.model}: {baseline.fps:.2f} fps")
-    if json_ is not None:
-        report.save(results, json_)
+    if json_file is not None:
+        report.save(results, json_file)
     if plot is not None:
         report.plot(results, plot)
 

@@ -1,6 +1,6 @@
-"""What the commands share: options, the display around a job, the summary, and errors as one line.
+"""What the commands share: the display around a job, the summary, and errors as one line.
 
-Invariant: as in `cli`, nothing heavy is imported here; stderr is for people, stdout for programs.
+Invariant: nothing heavy is imported here; stderr is for people, stdout for programs.
 """
 
 import json
@@ -8,27 +8,29 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.jobs.report import Report
     from stream.pipeline.runner import Progress
 
 
-def option(names: str, help_text: str) -> Any:
-    """An option called `names` (space-separated) whose default is not shown: it is the config's."""
-    return typer.Option(*names.split(), help=help_text, show_default=False)
+def run_job(config: "Config", job: Callable[..., "Report"], *, first: str = "", as_json: bool = False) -> int:
+    """Run with a progress display; summary on stderr, report on stdout if wanted.
 
+    Args:
+        job: takes `on_progress`, `on_note` and `on_download`, see `stream.jobs.run.run_config`.
+        first: line before everything else, unless the job fails before it begins.
 
-Debug = Annotated[bool, option("--debug", "Show tracebacks.")]
-
-
-def tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: bool = False) -> None:
-    """Run with a progress display; summary on stderr, report on stdout if wanted; exits with the run's code."""
+    Returns:
+        The run's exit code.
+    """
     from stream.cli.progress import ProgressDisplay
 
-    with ProgressDisplay(quiet=config.output.quiet) as display, _told_of_ctrl_c():
+    with ProgressDisplay(quiet=config.output.quiet) as display, _said_when_interrupted():
         pending = [first] if first else []
 
         def say(line: str) -> None:
@@ -49,20 +51,20 @@ def tell(config: Any, job: Callable[..., Any], *, first: str = "", as_json: bool
         say(summary(report))
     if as_json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))
-    raise typer.Exit(report.exit_code)
+    return report.exit_code
 
 
 @contextmanager
-def _told_of_ctrl_c() -> Iterator[None]:
-    """Ctrl-C before there is anything to keep; typer would exit without a word."""
+def _said_when_interrupted() -> Iterator[None]:
+    """Ctrl-C before there is anything to keep: one line, once the display is gone."""
     try:
         yield
     except KeyboardInterrupt:
-        raise typer.Exit(fail("interrupted", 130, debug=False)) from None
+        raise click.exceptions.Exit(fail("interrupted", 130, debug=False)) from None
 
 
 def default_model_line() -> str:
-    """Says that the built-in model is used, and what would be better."""
+    """Line that names the built-in model, and better ones."""
     from stream.models import catalog
 
     line = "model: starter, built in and small"
@@ -70,8 +72,8 @@ def default_model_line() -> str:
     return f"{line}; better depth: -m {' or -m '.join(better)}" if better else line
 
 
-def summary(report: Any) -> str:
-    """One line for people: what was done, how fast, and where it lies."""
+def summary(report: "Report") -> str:
+    """One line for people: what was done, how fast, and where the result is."""
     verb = {"interrupted": "interrupted after", "done": "done:", "done_with_skips": "done:"}[report.outcome.value]
     parts = [f"{verb} {report.written} frame{'s' if report.written != 1 else ''}"]
     if report.fps is not None:
@@ -87,7 +89,7 @@ def summary(report: Any) -> str:
 
 
 def fail(line: str, code: int, *, debug: bool) -> int:
-    """Say why a command failed, in one line (after the traceback with `debug`); gives `code` back."""
+    """Print why a command failed, in one line (after the traceback with `debug`), and return `code`."""
     if debug:
         traceback.print_exc()
     print(f"depthstream: {line}", file=sys.stderr)

@@ -1,13 +1,17 @@
 """`depthstream models`."""
 
 import json
-from typing import Annotated
 
-from stream.cli.console import option
+import click
+
+from stream.cli.options import SETTINGS, as_json, debug
 
 
-def models(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
-    """List the models: size, licence, output, input size, whether the weights are here, what they are good for."""
+@click.command(context_settings=SETTINGS)
+@as_json
+@debug
+def models(as_json: bool) -> None:
+    """List the models: size, licence, output, whether the weights are here, what they are good for."""
     from stream.models import catalog
     from stream.models.weights.locate import search
 

@@ -3,15 +3,21 @@
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from stream.cli.console import Debug, option
+from stream.cli.options import SETTINGS, ConfigCommand, as_json, debug
+
+if TYPE_CHECKING:
+    from stream.config import Config
 
 
-def cameras(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False) -> None:
-    """List the cameras of this machine and, where the system tells, their modes."""
+@click.command(context_settings=SETTINGS)
+@as_json
+@debug
+def cameras(as_json: bool) -> None:
+    """List the cameras of this machine and, where the system reports them, their modes."""
     from stream.capture.devices import list_cameras
 
     found = list_cameras()
@@ -19,23 +25,21 @@ def cameras(as_json: Annotated[bool, option("--json", "Print as JSON.")] = False
         print(json.dumps([asdict(camera) for camera in found], ensure_ascii=False, indent=2))
         return
     if not found:
-        print("no camera is connected; pattern:testsrc2 stands in for one", file=sys.stderr)
+        print("no camera is connected; pattern:testsrc2 can be used instead of one", file=sys.stderr)
     for camera in found:
         print(f"{camera.index:>3}  {camera.name}" + (f"  {camera.path}" if camera.path else ""))
         for mode in camera.modes:
             print(f"     {mode}")
 
 
-def probe(
-    source: Annotated[str, typer.Argument(help="As for `run`.")],
-    as_json: Annotated[bool, option("--json", "Print as JSON.")] = False,
-    debug: Debug = False,  # noqa: ARG001
-) -> None:
-    """Open SOURCE and tell what is there: size, rate, frames, audio, kind."""
-    from stream.config import from_options
+@click.command(cls=ConfigCommand, keys=("source",), needs_source=True)
+@as_json
+@debug
+def probe(config: "Config", as_json: bool) -> None:
+    """Open SOURCE and show what it is: size, rate, frames, audio, kind."""
     from stream.jobs.source import open_config_source
 
-    opened = open_config_source(from_options(source, {}))
+    opened = open_config_source(config)
     try:
         info = opened.info
         height, width = info.size

@@ -6,41 +6,37 @@ Invariant: as in `cli`, nothing heavy is imported to show the help; files on std
 import contextlib
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from stream.cli.options import SETTINGS, ConfigCommand, as_json, debug, own
 from stream.errors import StreamError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from stream.cli.progress import ProgressDisplay
+    from stream.config import Config
     from stream.models.spec import ModelSpec
     from stream.models.weights.locate import Located
 
-app = typer.Typer(help="List, fetch and verify weights files.", no_args_is_help=True, rich_markup_mode=None)
 
-_Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Model names, see `depthstream models`.")]
-_Folder = Annotated[
-    Path | None, typer.Option("--weights-dir", help="Folder to look in first, as for `run`.", show_default=False)
-]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", show_default=False)]
+@click.group(context_settings=SETTINGS)
+def weights() -> None:
+    """List, fetch and verify weights files."""
 
 
-@app.command(name="list")
-def list_files(
-    weights_dir: _Folder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.", show_default=False)] = False,
-    debug: _Debug = False,  # noqa: ARG001  read in `cli.invoke`
-) -> None:
+@weights.command(name="list", cls=ConfigCommand, keys=("model.weights_dir",))
+@as_json
+@debug
+def list_files(config: "Config", as_json: bool) -> None:
     """List the weights files: where each one is, its size, its licence."""
     from stream.models import catalog
     from stream.models.weights.fetch import size_text
     from stream.models.weights.locate import search
 
-    found = {spec.name: search(spec, weights_dir=weights_dir) for spec in catalog.MODELS}
+    found = {spec.name: search(spec, weights_dir=config.model.weights_dir) for spec in catalog.MODELS}
     if as_json:
         rows = [_row(spec, found[spec.name]) for spec in catalog.MODELS]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
@@ -69,39 +65,35 @@ def _row(spec: "ModelSpec", here: "Located | None") -> dict[str, str | int | Non
     }
 
 
-@app.command()
-def get(
-    names: _Names = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every published file.", show_default=False)] = False,
-    weights_dir: _Folder = None,
-    commercial_only: Annotated[
-        bool, typer.Option("--commercial-only", help="Refuse non-commercial licences.", show_default=False)
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.", show_default=False)
-    ] = False,
-    debug: _Debug = False,  # noqa: ARG001
-) -> None:
-    """Fetch the weights of the models NAME into the cache, unless they are here; prints each file's path.
+_names = click.argument("names", nargs=-1, metavar="[NAME]...")
 
-    A damaged file in the cache is fetched again. With several names a failure does not stop the others.
+
+@weights.command(cls=ConfigCommand, keys=("model.weights_dir", "model.commercial_only", "output.quiet"))
+@_names
+@own("--all", "wants_all", is_flag=True, help_text="Fetch every published file.")
+@debug
+def get(config: "Config", names: Sequence[str], wants_all: bool) -> None:
+    """Fetch the weights of the models NAME into the cache, unless they are here; print each file's path.
+
+    A damaged file in the cache is fetched again. With several names, a failure does not stop the others.
     """
     from stream.cli.progress import ProgressDisplay
     from stream.models import catalog, registry
 
-    if bool(names) == all_:
+    commercial_only = config.model.commercial_only
+    if bool(names) == wants_all:
         raise UsageError("name the models to fetch, or pass --all", where="weights get")
-    specs = [registry.find(name) for name in names or []]
-    if all_:
+    specs = [registry.find(name) for name in names]
+    if wants_all:
         specs = [spec for spec in catalog.MODELS if spec.weights.url is not None]
         specs = [spec for spec in specs if not (commercial_only and spec.licence_note)]
     if refused := [spec.name for spec in specs if commercial_only and spec.licence_note]:
-        raise UsageError(f"{', '.join(refused)} may not be used commercially", where="--commercial-only")
+        raise UsageError(f"the licence of {', '.join(refused)} forbids commercial use", where="--commercial-only")
     failures: list[StreamError] = []
-    with ProgressDisplay(quiet=quiet) as display:
+    with ProgressDisplay(quiet=config.output.quiet) as display:
         for spec in _parts(specs):
             try:
-                print(_get(spec, weights_dir, display), flush=True)
+                print(_get(spec, config.model.weights_dir, display), flush=True)
             except UsageError:
                 raise
             except StreamError as error:
@@ -112,8 +104,8 @@ def get(
         raise failures[-1]
 
 
-def _parts(specs: "Iterable[ModelSpec]") -> "list[ModelSpec]":
-    """A row for each file: most models have one."""
+def _parts(specs: Iterable["ModelSpec"]) -> list["ModelSpec"]:
+    """One spec for each file: most models have one."""
     return [part for spec in specs for part in spec.parts()]
 
 
@@ -135,12 +127,10 @@ def _get(spec: "ModelSpec", weights_dir: Path | None, display: "ProgressDisplay"
     ).path
 
 
-@app.command()
-def verify(
-    names: _Names = None,
-    weights_dir: _Folder = None,
-    debug: _Debug = False,  # noqa: ARG001
-) -> None:
+@weights.command(cls=ConfigCommand, keys=("model.weights_dir",))
+@_names
+@debug
+def verify(config: "Config", names: Sequence[str]) -> int:
     """Compare the sha256 of the files with the published ones; without NAME, of every file that is here.
 
     Exit code 1 if one differs, or if a named one is not here.
@@ -151,7 +141,7 @@ def verify(
     is_good = True
     chosen = [registry.find(name) for name in names] if names else catalog.MODELS
     for spec in _parts(chosen):
-        found = search(spec, weights_dir=weights_dir)
+        found = search(spec, weights_dir=config.model.weights_dir)
         if found is None:
             if names:
                 print(f"{spec.name}: not here")
@@ -159,12 +149,11 @@ def verify(
             continue
         digest = sha256(found.path)
         result = verdict(spec, found.path, digest)
-        said = {
+        line = {
             Verdict.PUBLISHED: "ok",
             Verdict.UNVERIFIED: f"unverified, no sha256 is known for this file (it has {digest})",
             Verdict.DIFFERENT: f"DIFFERENT: sha256 {digest} instead of {spec.weights.sha256}",
         }[result]
-        print(f"{spec.name}: {said}: {found.path}", flush=True)
+        print(f"{spec.name}: {line}: {found.path}", flush=True)
         is_good &= result is not Verdict.DIFFERENT
-    if not is_good:
-        raise typer.Exit(1)
+    return 0 if is_good else 1

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from stream.config import defaults
 from stream.errors import ModelError, UsageError
 from stream.frames import Depth, Frame
 from stream.infer.backends import Backend, choose
@@ -72,7 +73,7 @@ class Engine:
         provider: str = "auto",
         calibration: Callable[[], Sequence[Frame]] | None = None,
         cache: ModelCache | None = None,
-        batch: int = 1,
+        batch: int = defaults().inference.batch,
         input_size: int | None = None,
         square: bool = False,
         threads: int | None = None,

@@ -4,7 +4,6 @@ Invariant: `sample` closes whatever it opens, and decodes no more frames than it
 """
 
 from contextlib import closing
-from fractions import Fraction
 
 from stream.capture.base import Source
 from stream.config import Config
@@ -18,43 +17,11 @@ def open_config_source(config: Config) -> Source:
     Raises:
         StreamError: the source is missing, cannot be opened, or does not take one of the options.
     """
-    from stream.capture.open import SourceOptions, open_source
+    from stream.capture.open import open_source
 
     if config.source is None:
-        raise ConfigError("no source given", where="source", hint="name a camera, file, folder or URL")
-    capture = config.capture
-    size = capture.camera_size
-    return open_source(
-        config.source,
-        options=SourceOptions(
-            start_s=capture.start,
-            end_s=capture.end,
-            max_frames=capture.max_frames,
-            recursive=capture.recursive,
-            rate=_rate(capture.fps),
-            live=capture.live,
-            camera_size_hw=None if size is None else (size[1], size[0]),
-            camera_rate=_rate(capture.camera_fps),
-            camera_fourcc=capture.camera_fourcc,
-            open_timeout_s=capture.open_timeout_s,
-            read_timeout_s=capture.read_timeout_s,
-            reconnect_for_s=capture.reconnect_for_s,
-            mirror=capture.mirror,
-            max_pixels=capture.max_pixels,
-            decoder=None if capture.hwaccel == "off" else capture.hwaccel,
-        ),
-    )
-
-
-def _rate(fps: float | None) -> Fraction | None:
-    """Exact rate for a decimal one: 29.97 and 23.976 mean 30000/1001 and 24000/1001 (SMPTE)."""
-    if fps is None:
-        return None
-    for nominal in (24, 30, 48, 60, 120):
-        ntsc = Fraction(nominal * 1000, 1001)
-        if abs(fps - float(ntsc)) < 0.005:
-            return ntsc
-    return Fraction(str(fps))
+        raise ConfigError("no SOURCE given", hint="name a camera, file, folder or URL")
+    return open_source(config.source, options=config.capture)
 
 
 def sample(config: Config, count: int) -> list[Frame]:

@@ -67,14 +67,16 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`HOST:PORT`, `HOST`, `:PORT` or `[::1]:PORT`.
+    """`HOST:PORT`, `HOST`, `PORT`, `:PORT` or `[::1]:PORT`.
 
     Raises:
         UsageError: none of these, or a port outside 0 to 65535.
     """
     default = DEFAULT_SERVE.rpartition(":")
     host, port = text, default[2]
-    if text.startswith("["):
+    if text.isdecimal():
+        host, port = "", text
+    elif text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":") or port
     elif text.count(":") == 1:

@@ -5,6 +5,7 @@ Invariant: each returned image is a new array, so a sink may keep it; settings m
 
 import numpy as np
 
+from stream.config import defaults
 from stream.errors import ConfigError
 from stream.frames import Depth, Frame, RgbImage
 from stream.render import colormap as colormaps
@@ -30,7 +31,9 @@ class Renderer:
         ConfigError: alpha is not from 0 to 1.
     """
 
-    def __init__(self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = 0.6) -> None:
+    def __init__(
+        self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = defaults().render.alpha
+    ) -> None:
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
         self._model = ""
         self.current_range: Range | None = None

@@ -77,7 +77,7 @@ def test_no_camera_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(cameras, "_enumerate", list)
     assert cli.invoke(["cameras"]) == 0
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "no camera is connected; pattern:testsrc2 stands in for one\n")
+    assert (captured.out, captured.err) == ("", "no camera is connected; pattern:testsrc2 can be used instead of one\n")
 
 
 def test_where_the_system_tells_no_modes_there_are_none() -> None:

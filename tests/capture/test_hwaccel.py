@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from stream.capture.base import CaptureLog
-from stream.capture.open import SourceOptions, open_source
+from stream.capture.open import open_source
 from stream.capture.video import hwaccel
 from stream.capture.video.file import VideoSource
 from stream.cli.main import invoke
+from stream.config import CaptureConfig
 from stream.errors import SourceError, UsageError
 from stream.frames import SourceKind
 from stream.media import av, to_rgb
@@ -25,13 +26,13 @@ def clip(tmp_path: Path) -> Path:
 
 def test_a_device_that_ffmpeg_does_not_know_is_refused(clip: Path) -> None:
     with pytest.raises(UsageError, match=r"--hwaccel: .*'toaster' \(allowed: off, auto"):
-        open_source(str(clip), options=SourceOptions(decoder="toaster"))
+        open_source(str(clip), options=CaptureConfig(hwaccel="toaster"))
 
 
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     monkeypatch.setattr(av.codec.hwaccel, "hwdevices_available", lambda: ["vulkan"])  # built in, but without a device
     with pytest.raises(UsageError, match=r"--hwaccel: vulkan: there is no such device, .*; use --hwaccel auto or off"):
-        open_source(str(clip), options=SourceOptions(decoder="vulkan"))
+        open_source(str(clip), options=CaptureConfig(hwaccel="vulkan"))
 
 
 def test_a_video_that_the_device_does_not_decode_is_an_error(clip: Path) -> None:
@@ -95,7 +96,7 @@ def test_the_fallback_is_in_the_report(clip: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize("source", ["pattern:testsrc2", "cam:0"])
 def test_what_needs_no_video_decoder_refuses_one(source: str) -> None:
     with pytest.raises(UsageError, match=r"--hwaccel: .* needs no video decoder"):
-        open_source(source, options=SourceOptions(decoder="cuda"))
+        open_source(source, options=CaptureConfig(hwaccel="cuda"))
 
 
 @pytest.mark.parametrize(("planar", "downloaded"), [("yuv420p", "nv12"), ("yuv420p10le", "p010le")])

@@ -12,9 +12,9 @@ import pytest
 import stream
 from stream.capture.video.file import VideoSource
 from stream.capture.video.network import Liveness, LiveSource, open_network
-from stream.config import from_options
 from stream.errors import SourceError
 from stream.frames import SourceKind
+from stream.jobs.options import from_options
 from stream.media import av, cv2
 from tests.support.media_files import number_of, numbered, write_audio, write_video
 from tests.support.servers import (

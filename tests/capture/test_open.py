@@ -13,8 +13,9 @@ from PIL import Image
 
 from stream.capture import camera
 from stream.capture.base import Source
-from stream.capture.open import SourceOptions, open_source
+from stream.capture.open import open_source
 from stream.capture.parse import SCHEMES, SourceForm, parse_source
+from stream.config import CaptureConfig
 from stream.errors import SourceError, SourceNotFoundError, StreamError, UsageError
 from stream.frames import Frame, SourceKind
 from stream.media import av
@@ -102,7 +103,7 @@ def test_every_scheme_is_live_or_http() -> None:
 
 def opened_and_read(text: str, **options: object) -> tuple[Source, int]:
     """Return the source and the number of frames it delivered."""
-    with closing(open_source(text, options=SourceOptions(**options))) as source:  # type: ignore[arg-type]
+    with closing(open_source(text, options=CaptureConfig.model_validate(options))) as source:
         return source, sum(1 for _ in source)
 
 
@@ -140,20 +141,20 @@ def test_names_are_relative_to_what_was_named(there: Path) -> None:
 
 def test_options_reach_their_source(there: Path) -> None:
     assert there.exists()
-    assert opened_and_read("photos", rate=Fraction(24))[0].info.time_base == Fraction(1, 24)
+    assert opened_and_read("photos", fps=24)[0].info.time_base == Fraction(1, 24)
     assert opened_and_read("photos", max_frames=1)[1] == 1
     assert opened_and_read("clip.mp4", max_frames=2)[1] == 2
-    assert opened_and_read("moving.webp", end_s=0.1)[1] == 2
+    assert opened_and_read("moving.webp", end=0.1)[1] == 2
     with pytest.raises(SourceError, match="megapixels"):
-        open_source("a.jpg", options=SourceOptions(max_pixels=100))
+        open_source("a.jpg", options=CaptureConfig(max_pixels=100))
 
 
 def test_a_pattern_ends_when_told(there: Path) -> None:
     assert there.exists()
-    source = open_source("pattern:testsrc2", options=SourceOptions(end_s=0.05, pattern_size_hw=(48, 64)))
+    source = open_source("pattern:testsrc2", options=CaptureConfig(end=0.05))
     with closing(source):
         assert source.info.kind is SourceKind.PATTERN
-        assert source.info.size == (48, 64)
+        assert source.info.size == (480, 640)
         assert sum(1 for _ in source) == 2
 
 
@@ -167,7 +168,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCapture]:
 
 
 def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> None:
-    options = {"camera_size_hw": (720, 1280), "camera_rate": Fraction(15), "camera_fourcc": "MJPG", "max_frames": 2}
+    options = {"camera_size": (1280, 720), "camera_fps": 15, "camera_fourcc": "MJPG", "max_frames": 2}
     source, frames = opened_and_read("cam:5", **options)
     assert (source.info.name, source.info.kind, frames) == ("cam:5", SourceKind.CAMERA, 2)
     assert "asked for 1280×720, 15 frames/s, MJPG" in source.info.notes[0]
@@ -177,21 +178,21 @@ def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> 
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("clip.mp4", {"rate": Fraction(24)}, "--fps: only applies to stills"),
-        ("moving.gif", {"rate": Fraction(24)}, "--fps"),
-        ("moving.webp", {"rate": Fraction(24)}, "--fps"),
-        ("pattern:testsrc2", {"rate": Fraction(24)}, "--fps"),
-        ("0", {"rate": Fraction(24)}, "--fps"),
-        ("0", {"start_s": 1.0}, "--start"),
-        ("pattern:testsrc2", {"start_s": 1.0}, "--start"),
-        ("photos", {"start_s": 1.0}, "--start: does not apply: a still image has no start time"),
-        ("a.jpg", {"end_s": 1.0}, "--end: does not apply: a still image has no end time"),
+        ("clip.mp4", {"fps": 24}, "--fps: only applies to stills"),
+        ("moving.gif", {"fps": 24}, "--fps"),
+        ("moving.webp", {"fps": 24}, "--fps"),
+        ("pattern:testsrc2", {"fps": 24}, "--fps"),
+        ("0", {"fps": 24}, "--fps"),
+        ("0", {"start": 1.0}, "--start"),
+        ("pattern:testsrc2", {"start": 1.0}, "--start"),
+        ("photos", {"start": 1.0}, "--start: does not apply: a still image has no start time"),
+        ("a.jpg", {"end": 1.0}, "--end: does not apply: a still image has no end time"),
     ],
 )
 def test_options_that_make_no_sense(there: Path, text: str, options: dict[str, object], said: str) -> None:
     assert there.exists()
     with pytest.raises(UsageError, match=said) as caught:
-        open_source(text, options=SourceOptions(**options))  # type: ignore[arg-type]
+        open_source(text, options=CaptureConfig.model_validate(options))
     assert caught.value.exit_code == 2
 
 
@@ -253,7 +254,7 @@ def test_not_found_is_a_usage_error() -> None:
 def test_a_mirrored_source_differs_in_nothing_but_left_and_right(tmp_path: Path) -> None:
     for name in "ab":
         files.save(tmp_path / f"{name}.png", files.scene())
-    straight, mirrored = (open_source(str(tmp_path), options=SourceOptions(mirror=mirror)) for mirror in (False, True))
+    straight, mirrored = (open_source(str(tmp_path), options=CaptureConfig(mirror=mirror)) for mirror in (False, True))
     assert mirrored.info == straight.info
     for one, other in zip(straight, mirrored, strict=True):
         assert np.array_equal(one.rgb, other.rgb[:, ::-1])
@@ -270,8 +271,8 @@ def test_a_camera_that_is_plugged_in_again_goes_on(monkeypatch: pytest.MonkeyPat
     captures = iter([FakeCapture([BGR] * 10), absent, FakeCapture([BGR] * 10)])
     monkeypatch.setattr(camera.cv2, "VideoCapture", lambda *_args: next(captures, absent))
     monkeypatch.setattr("stream.capture.reconnect.FIRST_DELAY_S", 0.01)
-    source = open_source("cam:0", options=SourceOptions(reconnect_for_s=1.0))
-    assert source.silence_limit_s == SourceOptions().read_timeout_s  # type: ignore[attr-defined]
+    source = open_source("cam:0", options=CaptureConfig(reconnect_for_s=1.0))
+    assert source.silence_limit_s == CaptureConfig().read_timeout_s  # type: ignore[attr-defined]
     frames: list[Frame] = []
     with pytest.raises(SourceError, match=r"did not come back within 1 s; --reconnect-for"):
         frames.extend(_kept(source, frames))

@@ -216,11 +216,12 @@ def test_a_camera_that_restarts_is_recorded_into_one_file(clip: Path, tmp_path: 
 
 
 def test_frames_of_both_connections_arrive(clip: Path) -> None:
-    from stream.capture.open import SourceOptions, open_source
+    from stream.capture.open import open_source
+    from stream.config import CaptureConfig
 
     cameras = [RtspCamera(clip, hangs_up=True), RtspCamera(clip, hangs_up=True)]
     with tcp_server(*(camera.talk for camera in cameras)) as port:
-        source = open_source(f"rtsp://127.0.0.1:{port}/cam", options=SourceOptions(reconnect_for_s=1))
+        source = open_source(f"rtsp://127.0.0.1:{port}/cam", options=CaptureConfig(reconnect_for_s=1))
         frames = list(source)
         source.close()
     numbers = [number_of(frame.rgb) for frame in frames]

@@ -85,8 +85,8 @@ def test_what_cannot_be_switched_is_refused_before_any_work(
 
 
 def test_a_fixed_range_must_mean_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stream.config import from_options
     from stream.jobs.models import common_kind
+    from stream.jobs.options import from_options
 
     mixed = engines(DepthKind.METRIC_DEPTH, DepthKind.RELATIVE_DISPARITY)
     with pytest.raises(ConfigError, match="metres for one model and disparity for another"):

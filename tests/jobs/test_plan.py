@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import stream
-from stream.config import from_options
 from stream.errors import OutputError, StreamError
 from stream.jobs.build import build_sinks
+from stream.jobs.options import from_options
 from stream.jobs.plan import OutputKind, output_kind, plan_outputs
 from stream.jobs.source import open_config_source
 from stream.sinks.naming import FrameNames

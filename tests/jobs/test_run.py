@@ -20,9 +20,9 @@ from PIL import Image
 import stream
 from stream.capture.pattern import PatternSource
 from stream.capture.video.file import VideoSource
-from stream.config import from_options
 from stream.errors import ModelError, OutputError, SinkError, SourceError, SourceNotFoundError
 from stream.infer.engine import Engine
+from stream.jobs.options import from_options
 from stream.jobs.run import run_config
 from stream.media import av
 from stream.metrics import Outcome
@@ -256,7 +256,7 @@ def test_shipped_configs_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "shots").mkdir()
     save(tmp_path / "shots" / "a.png", scene())
     source = "clip.mp4" if name == "video" else "shots"
-    from stream.config import load
+    from stream.cli.configfile import load
 
     report = run_config(from_options(source, {}, base=load(CONFIGS / f"{name}.yaml")))
     assert report.exit_code == 0

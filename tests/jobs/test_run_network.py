@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import stream
-from stream.config import from_options
 from stream.errors import SourceError
+from stream.jobs.options import from_options
 from stream.jobs.run import run_config
 from stream.media import av
 from stream.pipeline.runner import Progress

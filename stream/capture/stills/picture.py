@@ -18,6 +18,7 @@ from PIL.ImageFile import ImageFile
 from pillow_heif import HeifImageFile
 
 from stream.capture.stills import colour
+from stream.config import defaults
 from stream.errors import SourceError, reason_of
 from stream.frames import RgbImage
 from stream.media import cv2
@@ -27,7 +28,7 @@ SUFFIXES = frozenset(
 ) | {".heic", ".heif", ".hif", ".ppm", ".pgm", ".pnm"}
 """Lower-case suffixes of the formats that `open_picture` reads."""
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, PPM"
-DEFAULT_MAX_PIXELS = 250_000_000
+DEFAULT_MAX_PIXELS = defaults().capture.max_pixels
 
 _PILLOW_FORMATS = ("PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "PPM")
 _PREFIX_BYTES = 64

@@ -16,6 +16,7 @@ from stream.capture.base import CaptureLog
 from stream.capture.video import hwaccel
 from stream.capture.video.decode import DecodeErrors, FrameMaker, choose_video_stream, decode, nominal_step, redacted
 from stream.capture.video.file import VideoSource
+from stream.config import defaults
 from stream.errors import SourceError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
 from stream.media import av
@@ -48,8 +49,8 @@ def open_network(
     url: str,
     *,
     live: Liveness = Liveness.AUTO,
-    open_timeout_s: float = 10.0,
-    read_timeout_s: float = 10.0,
+    open_timeout_s: float = defaults().capture.open_timeout_s,
+    read_timeout_s: float = defaults().capture.read_timeout_s,
     start_s: float | None = None,
     end_s: float | None = None,
     max_frames: int | None = None,

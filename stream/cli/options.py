@@ -1,0 +1,228 @@
+"""Commands whose options are made from the config.
+
+A command names the config keys that it takes; their flags, help, choices and defaults come from `stream.config`, and it
+is called with the finished `Config` as `config`.
+
+Invariant: importing this module loads no config, so the list of commands costs nothing; the options are made when a
+command is looked into.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.jobs.options import Option
+
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+"""Of every command: how help is asked for, and how wide it may get."""
+EVERY_KEY = ("*",)
+_RUN_PANEL = "Run"
+
+
+class PanelOption(click.Option):
+    """An option that belongs to a command alone, in a panel of the help."""
+
+    def __init__(self, *args: Any, panel: str = _RUN_PANEL, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.panel = panel
+
+
+def own(*flags: str, help_text: str, panel: str = _RUN_PANEL, **settings: Any) -> Callable[[Any], Any]:
+    """Decorator for an option that is no config key."""
+    return click.option(*flags, cls=PanelOption, help=help_text, panel=panel, **settings)
+
+
+debug = own("--debug", is_flag=True, expose_value=False, help_text="Show tracebacks.")
+"""Decorator for `--debug`, which `stream.cli.main.invoke` reads."""
+as_json = own("--json", "as_json", is_flag=True, help_text="Print the result as JSON on stdout.")
+
+
+class ConfigOption(PanelOption):
+    """An option made from a key of the config, which checks its value."""
+
+    def __init__(self, option: "Option") -> None:
+        flags = [*option.flags]
+        settings: dict[str, Any] = {"default": None, "help": _help_text(option), "panel": option.panel.value}
+        if not option.metavar:
+            flags[-1] += f"/{option.negative}" if option.negative else ""
+            settings["is_flag"] = True
+        else:
+            settings |= {"type": str, "metavar": option.metavar, "multiple": bool(option.rest)}
+        super().__init__([*flags, option.name], **settings)
+        self.option = option
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """The choices, model names or files that begin so."""
+        words: Sequence[str] = self.option.choices
+        if self.option.metavar == "MODEL":
+            from stream.models import catalog
+
+            words = [name for spec in catalog.MODELS for name in (spec.name, *spec.aliases)]
+        elif self.option.metavar in ("FILE", "FOLDER", "OUT"):
+            return [CompletionItem(incomplete, type="dir" if self.option.metavar == "FOLDER" else "file")]
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _help_text(option: "Option") -> str:
+    limits = option.limits.removeprefix("more than 0, ")  # which goes without saying
+    facts = [limits] if " to " in f" {limits}" else []
+    if option.default is True:
+        facts.append("default: on")
+    elif option.metavar and option.default not in (None, ()):
+        facts.append(f"default: {option.default_text}")
+    if option.rest:
+        facts.append("repeatable")
+    return f"{option.help}  [{'; '.join(facts)}]" if facts else option.help
+
+
+class ConfigCommand(click.Command):
+    """A command that takes config keys as options and is called with `config`.
+
+    Args:
+        keys: the keys, `source` for a SOURCE argument; `EVERY_KEY` for all.
+        reads_file: takes `--config` and `--set`, too.
+        needs_source: a SOURCE must be given, by the argument or the file.
+    """
+
+    def __init__(
+        self, *args: Any, keys: Sequence[str] = (), reads_file: bool = False, needs_source: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **{"context_settings": SETTINGS, **kwargs})
+        self.keys, self.reads_file, self.needs_source = keys, reads_file, needs_source
+
+    @cached_property
+    def config_params(self) -> list[click.Parameter]:
+        """The parameters that are made from the config."""
+        from stream.jobs.options import OPTIONS
+
+        wanted = self.keys
+        made: list[click.Parameter] = []
+        if "source" in wanted or wanted == EVERY_KEY:
+            made.append(click.Argument(["source"], required=False))
+        made += [ConfigOption(one) for one in OPTIONS.values() if one.key in wanted or wanted == EVERY_KEY]
+        if self.reads_file:
+            made.append(
+                PanelOption(
+                    ["--config", "config_file"],
+                    type=click.Path(path_type=Path),
+                    metavar="FILE",
+                    help="YAML file of settings, see configs/; options come before it.",
+                )
+            )
+            made.append(
+                PanelOption(
+                    ["--set", "assignments"],
+                    multiple=True,
+                    metavar="KEY=VALUE",
+                    help="Set a key of the config, such as render.alpha=0.5.  [repeatable]",
+                )
+            )
+        return made
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Those made from the config, then the command's own."""
+        return [*self.config_params, *super().get_params(ctx)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give an option that may stand alone its value, unless the next word is one."""
+        options = [param.option for param in self.config_params if isinstance(param, ConfigOption)]
+        alone = {one.flag: one.alone for one in options if one.alone}
+        args = [
+            f"{arg}={alone[arg]}" if arg in alone and not is_address(after) else arg
+            for arg, after in zip_longest(args, args[1:], fillvalue="")
+        ]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Build the config and call the command."""
+        given = {param.name: ctx.params.pop(param.name) for param in self.config_params if param.name}
+        source, file = given.pop("source", None), given.pop("config_file", None)
+        config = read_config(source, given, file=file, assignments=given.pop("assignments", ()))
+        if self.needs_source and config.source is None and not ctx.params.get("print_config"):
+            hint = f"`depthstream {ctx.info_name} 0` reads the camera, `depthstream demo` needs none"
+            raise ConfigError("no SOURCE given", hint=hint)
+        ctx.params["config"] = config
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by panel, those of the config's panels in their order."""
+        from stream.config import Panel
+
+        panels: dict[str, list[tuple[str, str]]] = {panel.value: [] for panel in Panel}
+        for param in sorted(self.get_params(ctx), key=_place):
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
+            if record is not None:
+                panels.setdefault(getattr(param, "panel", _RUN_PANEL), []).append(record)
+        panels[_RUN_PANEL] = panels.pop(_RUN_PANEL)  # at the end
+        for title, rows in panels.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _place(param: click.Parameter) -> int:
+    """Within a panel: a command's own options, the config's, then `--debug` and `--help`."""
+    if isinstance(param, ConfigOption):
+        return 1
+    return 2 if {"--debug", "--help"} & set(param.opts) else 0
+
+
+def is_address(text: str) -> bool:
+    """True for `HOST:PORT`, an IP address and `localhost`: what may follow `--serve` and is no SOURCE.
+
+    A port alone would look like a camera's number: it needs the `=`.
+    """
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdecimal() and host != "cam" and "/" not in host:
+        return True
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return text == "localhost"
+    return True
+
+
+def read_config(
+    source: str | None, options: dict[str, Any], *, file: Path | None = None, assignments: Sequence[str] = ()
+) -> "Config":
+    """The config of a file, then `--set`, then options; each error names what was typed, or the file and the key.
+
+    Raises:
+        ConfigError: an unknown key or a bad value.
+    """
+    from stream.cli.configfile import apply_assignments, load
+    from stream.jobs.options import build, set_options
+
+    values = {} if file is None else load(file)
+    labels = {key: f"{file}: {key}" for key in _keys_of(values)}
+    labels |= apply_assignments(values, assignments) if assignments else {}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    labels |= set_options(values, given, label=_as_typed)
+    if source is not None:
+        values["source"] = source
+        labels["source"] = "SOURCE"
+    return build(values, where="config", labels=labels)
+
+
+def _as_typed(option: "Option", value: object) -> str:
+    if isinstance(value, bool):
+        return option.flag if value else option.negative
+    return f"{option.flag} {','.join(value) if isinstance(value, tuple) else value}"
+
+
+def _keys_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _keys_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

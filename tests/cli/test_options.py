@@ -1,0 +1,209 @@
+"""Options on the command line: help by panel, names in errors, `run` left out, `--serve`, completion."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from stream.cli.main import app, invoke
+from stream.cli.options import is_address
+from stream.config import DEFAULT_SERVE, Panel
+from stream.jobs.options import OPTIONS
+from stream.live.server import Address, parse_address
+
+
+def every_command(group: click.Group = app, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def output_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert invoke(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert invoke(arguments) == 2
+    return capsys.readouterr().err.removeprefix("depthstream: ").rstrip("\n")
+
+
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, object]:
+    """SOURCE and `--serve` of the resulting config."""
+    values = yaml.safe_load(output_of([*arguments, "--print-config"], capsys))
+    return values["source"], values["output"]["serve"]
+
+
+@pytest.mark.parametrize("path", list(every_command()), ids="-".join)
+def test_help_has_a_short_form_everywhere(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    short = output_of([*path, "-h"], capsys)
+    assert short == output_of([*path, "--help"], capsys)
+    assert short.startswith(f"Usage: {' '.join(['depthstream', *path])} ")
+
+
+def test_the_help_of_run_has_panels_choices_and_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    lines = output_of(["run", "--help"], capsys).splitlines()
+    titles = [line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [panel.value for panel in Panel]
+    text = " ".join(" ".join(lines).split())
+    for option in OPTIONS.values():
+        assert f"{option.flag} " in text
+        assert " ".join(option.help.split()) in text
+    for words in (
+        "--layout side|depth|overlay",
+        "[default: inferno]",
+        "[1 to 256; default: 1]",
+        "--audio / --no-audio",
+    ):
+        assert words in text
+    panel = lines[lines.index("Camera and network:") :]
+    assert any("--reconnect-for" in line for line in panel[: panel.index("Speed:")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--input-size", "0"], "--input-size 0: must be 32 or more"),
+        (["--batch", "many"], "--batch many: must be a whole number"),
+        (["--reconnect-for", "-1"], "--reconnect-for -1: must be 0 or more"),
+        (["--layout", "above"], "--layout above: unknown value (allowed: side, depth, overlay)"),
+        (["--end", "3", "--start", "5"], "--end 3: must be after start (5 s)"),
+        (["--save", "npy,tga"], "--save npy,tga: unknown value (allowed: npy, png16, pfm, exr)"),
+        (["--set", "inference.batch=0"], "--set inference.batch=0: must be 1 or more"),
+        (["--set", "inference.batch=0", "--batch", "300"], "--batch 300: must be 256 or less"),
+        (["--config", "c.yaml", "--start", "9"], "c.yaml: capture.end: must be after start (9 s), got 8"),
+        (["--config", "bad.yaml"], "bad.yaml: inference.batch: must be 1 or more, got 0"),
+    ],
+)
+def test_an_error_names_what_was_typed(
+    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("capture: {end: 8}\n")
+    Path("bad.yaml").write_text("inference: {batch: 0}\n")
+    assert error_of(["run", "clip.mp4", *arguments], capsys) == line
+
+
+def test_a_file_is_overridden_by_set_and_set_by_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("source: a.mp4\ninference: {batch: 2, threads: 2, target_fps: 2}\nmodel: {also: [x]}\n")
+    arguments = ["--config", "c.yaml", "--set", "inference.batch=3", "--set", "inference.threads=3", "--batch", "4"]
+    values = yaml.safe_load(output_of(["run", *arguments, "-m", "a", "-m", "b", "--print-config"], capsys))
+    inference = values["inference"]
+    assert (inference["batch"], inference["threads"], inference["target_fps"]) == (4, 3, 2.0)
+    assert values["source"] == "a.mp4"
+    assert (values["model"]["name"], values["model"]["also"]) == ("a", ["b"])
+
+
+@pytest.mark.parametrize("arguments", [["0"], ["clip.mp4"], ["rtsp://host/x"], ["--batch", "4", "0"], ["-q", "0"]])
+def test_run_may_be_left_out(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of([*arguments, "--print-config"], capsys) == output_of(["run", *arguments, "--print-config"], capsys)
+
+
+def test_a_mistyped_command_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert error_of(["modles"], capsys).endswith("did you mean `depthstream models`?")
+    assert error_of(["weigths", "list"], capsys).endswith("did you mean `depthstream weights`?")
+    assert error_of(["nowhere.mp4"], capsys) == "nowhere.mp4: no such file or folder"
+    Path("bnch").mkdir()
+    assert printed(["bnch"], capsys)[0] == "bnch", "it exists"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["0", "--serve"], ("0", DEFAULT_SERVE)),
+        (["--serve", "0"], ("0", DEFAULT_SERVE)),
+        (["--serve", "cam:1"], ("cam:1", DEFAULT_SERVE)),
+        (["--serve", "clip.mp4"], ("clip.mp4", DEFAULT_SERVE)),
+        (["--serve", "http://host:80"], ("http://host:80", DEFAULT_SERVE)),
+        (["--serve", "--batch", "2", "0"], ("0", DEFAULT_SERVE)),
+        (["--serve=9000", "0"], ("0", "9000")),
+        (["--serve", "0.0.0.0:9000", "0"], ("0", "0.0.0.0:9000")),
+        (["0", "--serve", "host:9000"], ("0", "host:9000")),
+        (["--serve", "192.168.0.4", "0"], ("0", "192.168.0.4")),
+        (["--serve", "[::1]:9000", "0"], ("0", "[::1]:9000")),
+        (["--serve", "localhost", "0"], ("0", "localhost")),
+    ],
+)
+def test_serve_takes_the_next_word_only_if_it_is_an_address(
+    arguments: list[str], expected: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed(["run", *arguments], capsys) == expected
+
+
+def test_a_port_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_address("9000") == Address("127.0.0.1", 9000)
+    assert not is_address("9000"), "it could be a camera"
+    assert error_of(["run", "0", "--serve", "9000"], capsys).split("; ")[1].endswith("a port alone as --serve=PORT")
+
+
+def test_completion_offers_options_choices_and_models() -> None:
+    def offered(words: str, count: int) -> set[str]:
+        variables = {"_DEPTHSTREAM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        out = CliRunner(env=variables).invoke(app, prog_name="depthstream").output
+        return {line.partition(",")[2] for line in out.splitlines()}
+
+    assert {"run", "models", "weights"} <= offered("depthstream ", 1)
+    assert "--reconnect-for" in offered("depthstream run --re", 2)
+    assert offered("depthstream run --layout ", 3) == {"side", "depth", "overlay"}
+    assert "dav2-small" in offered("depthstream run -m dav2", 3)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_once(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    startup = tmp_path / f".{shell}rc"
+    if shell != "fish":
+        startup.write_text("alias x=y")
+    for _ in range(2):
+        assert invoke(["--install-completion", shell]) == 0
+    (script,) = [path for path in (tmp_path / ".config").rglob("*") if path.is_file()]
+    assert "_DEPTHSTREAM_COMPLETE" in script.read_text()
+    if shell != "fish":
+        first, line = startup.read_text().splitlines()
+        assert first == "alias x=y"
+        assert f'source "{script}"' in line
+
+
+def test_completion_for_the_users_own_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "from stream.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "--show-completion"]
+    done = subprocess.run(command, env={"SHELL": "/usr/bin/zsh"}, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("#compdef depthstream")
+    assert invoke(["--show-completion", "tcsh"]) == 2
+    assert "bash" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_daemon", [True, False])
+def test_a_stuck_thread_does_not_keep_the_program(is_daemon: bool) -> None:
+    """A stage that hangs in a driver was abandoned, or a model computes on; the exit code is that of the command."""
+    code = (
+        "import sys, threading, time; from stream.cli.main import main\n"
+        f"threading.Thread(target=time.sleep, args=(60,), daemon={is_daemon}).start()\n"
+        "main()"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, "modles"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean `depthstream models`" in done.stderr
+    assert time.monotonic() - began < 30
