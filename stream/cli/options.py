@@ -116,7 +116,7 @@ class ConfigCommand(click.Command):
                     ["--config", "config_file"],
                     type=click.Path(path_type=Path),
                     metavar="FILE",
-                    help="YAML file of settings, see configs/; options come before it.",
+                    help="YAML file of settings, see configs/; options override it.",
                 )
             )
             made.append(
