@@ -474,4 +474,4 @@ def test_the_token_is_not_in_the_report(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("options", [["--serve-token", "12345678"], ["--virtual-camera-device", "x"]])
 def test_options_of_what_was_not_asked_for_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "pattern:testsrc", *options]) == 2
-    assert f"{options[0]}: is for --" in capsys.readouterr().err
+    assert f"{options[0]}: needs --" in capsys.readouterr().err
