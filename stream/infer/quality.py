@@ -1,7 +1,7 @@
-"""Which model at which inference size holds a wanted rate on this machine, decided from how long each took.
+"""Quality control: the best model and inference size that keep up with a target rate, from measured durations.
 
-Invariant: a step that turned out too slow is not tried again before a time that doubles with every failure, so the
-choice settles instead of swinging.
+Invariant: a step that was too slow is tried again only after a back-off that doubles with every failure, so the choice
+settles and does not oscillate.
 """
 
 import math
@@ -11,21 +11,29 @@ from dataclasses import dataclass
 from stream.models.spec import InputPolicy
 
 LADDER = (0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Inference sizes tried, as shares of a model's own."""
+"""Inference sizes to try, as fractions of the model's default size."""
 SMOOTHING = 0.2
-"""Weight of the newest duration in the mean of a step."""
+"""Weight of the newest duration in a step's moving average."""
 SETTLE = 8
-"""Frames at a step before it is judged; the first is not counted, as buffers are made then."""
-TOO_SLOW, ROOM = 1.05, 0.75
-"""Step down when a frame takes more than this share of the time it may take; up when the next step would take less."""
-FORGETTING = 0.5
-"""What a step took when it was too slow is taken for so much less when its time is over: a hopeless one stays out."""
-FIRST_PATIENCE_S, MAX_PATIENCE_S = 10.0, 320.0
+"""Frames at a step before it is judged. The first is not measured, as buffers are allocated then."""
+TOO_SLOW, HEADROOM = 1.05, 0.75
+"""Fractions of the time available for a frame. Step down if a frame takes more than `TOO_SLOW` of it; step up if the
+next step should take at most `HEADROOM` of it."""
+RETRY_DISCOUNT = 0.5
+"""When a step's back-off ends, its recorded time is multiplied by this so that it may be tried again; a step that was
+far too slow still fails the check."""
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 10.0, 320.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A model (by number) at an inference size; `pixels` of the network input, for predictions within a model."""
+    """A model at an inference size.
+
+    Attributes:
+        model: index of the model.
+        input_size: None for a model with a fixed size.
+        pixels: of the network input; durations of one model are predicted from it.
+    """
 
     model: int
     input_size: int | None
@@ -36,7 +44,7 @@ class Step:
 
 
 def sizes(policy: InputPolicy) -> list[int]:
-    """The ladder of a model's inference sizes, small to large; its own alone where it takes no other."""
+    """A model's inference sizes, small to large; only its default if the size is fixed."""
     own = policy.size_hw[0]
     if policy.fixed_size:
         return [own]
@@ -45,7 +53,7 @@ def sizes(policy: InputPolicy) -> list[int]:
 
 
 def steps(policies: Sequence[InputPolicy]) -> list[Step]:
-    """All steps of several models, worst quality first: the models are given best first."""
+    """All steps of several models, worst quality first; `policies` has the best model first."""
     found = []
     for model in reversed(range(len(policies))):
         policy = policies[model]
@@ -59,9 +67,9 @@ class QualityControl:
     """Chooses a step after each frame.
 
     Args:
-        ladder: worst quality first.
-        target_fps: what the model is to keep up with.
-        start: where to begin.
+        ladder: the steps, worst quality first.
+        target_fps: frames per second to keep up with.
+        start: index of the first step to use.
         clock: monotonic seconds.
     """
 
@@ -71,16 +79,16 @@ class QualityControl:
         self._allowed_s, self._clock = 1 / target_fps, clock
         self._mean_s: dict[int, float] = {}
         self._seen = 0
-        self._patience_s: dict[int, float] = {}
+        self._backoff_s: dict[int, float] = {}
         self._not_before_s: dict[int, float] = {}
 
     @property
     def step(self) -> Step:
-        """The one in use."""
+        """The step in use."""
         return self.ladder[self.at]
 
     def observe(self, seconds: float) -> bool:
-        """Tell how long a frame took at this step; True if another step is to be used from now on."""
+        """Record the duration of a frame at the current step; True if the step has changed."""
         self._seen += 1
         if self._seen == 1:
             return False
@@ -94,7 +102,8 @@ class QualityControl:
         return self._go(self._higher())
 
     def predicted_s(self, step: int) -> float | None:
-        """Seconds a frame takes at a step: measured, or by the pixels from the nearest measured step of that model."""
+        """Seconds per frame at a step: measured, or scaled by pixels from the model's nearest measured step; None if no
+        step of that model was measured."""
         if step in self._mean_s:
             return self._mean_s[step]
         wanted = self.ladder[step]
@@ -105,12 +114,10 @@ class QualityControl:
         return self._mean_s[nearest] * wanted.pixels / self.ladder[nearest].pixels
 
     def _lower(self) -> int:
-        """The best step below that should hold the rate, else the lowest; this one is left alone for a while."""
-        patience_s = self._patience_s[self.at] = min(
-            MAX_PATIENCE_S, 2 * self._patience_s.get(self.at, FIRST_PATIENCE_S / 2)
-        )
+        """The best lower step that should reach the rate, else the lowest; starts the current step's back-off."""
+        backoff_s = self._backoff_s[self.at] = min(MAX_BACKOFF_S, 2 * self._backoff_s.get(self.at, FIRST_BACKOFF_S / 2))
         for step in range(self.at, len(self.ladder)):
-            self._not_before_s[step] = self._clock() + patience_s
+            self._not_before_s[step] = self._clock() + backoff_s
         for step in range(self.at - 1, -1, -1):
             seconds = self.predicted_s(step)
             if seconds is None or seconds <= self._allowed_s:
@@ -118,16 +125,16 @@ class QualityControl:
         return 0
 
     def _higher(self) -> int:
-        """The next step, if it should take little enough and has not failed lately."""
+        """The next step if it should be fast enough and its back-off is over, otherwise the current one."""
         above = self.at + 1
         if above == len(self.ladder) or self._clock() < self._not_before_s.get(above, -math.inf):
             return self.at
-        if above in self._not_before_s:  # the machine may have less to do now
+        if above in self._not_before_s:  # its back-off is over: the machine may be less busy now
             if above in self._mean_s:
-                self._mean_s[above] *= FORGETTING
+                self._mean_s[above] *= RETRY_DISCOUNT
             del self._not_before_s[above]
         seconds = self.predicted_s(above)
-        return above if seconds is None or seconds <= ROOM * self._allowed_s else self.at
+        return above if seconds is None or seconds <= HEADROOM * self._allowed_s else self.at
 
     def _go(self, step: int) -> bool:
         if step == self.at:

@@ -1,19 +1,19 @@
-"""How much memory the frames of a run can take: bounded by its settings, whatever the length of the video.
+"""Upper bound of the memory that a run's frames take: its settings decide, not the length of the video.
 
-Invariant: the ceiling follows from what the stages can hold at once; scripts/measure/memory.py measures that
-it is obeyed, for 8-bit video to H.264. 10-bit and HDR decoders take twice the bytes, other encoders their own, and the
-writers of png16 and exr a few pictures more; stills that are grouped wait up to `batcher.LOOKAHEAD_BYTES` besides.
+Invariant: the bound follows from what the stages can hold at once. scripts/measure/memory.py measures that runs stay
+below it, for 8-bit video to H.264. Not included: 10-bit and HDR decoders take twice the bytes, other encoders differ,
+the writers of png16 and exr hold a few more images, and stills being grouped take up to `batcher.LOOKAHEAD_BYTES`.
 """
 
 _RGB, _DEPTH = 3, 4
-"""Bytes of a pixel: uint8 × 3, float32."""
+"""Bytes per pixel: uint8 × 3, and float32."""
 _DECODER, _ENCODER = 30, 150
-"""Bytes for each pixel of the picture that libavcodec holds: 20 decoded pictures of 1.5 bytes (16 references and what
-waits), and x264's look-ahead of 25 pictures with their half-pixel planes, 6 bytes each (`veryfast`; measured: 110)."""
+"""Bytes per pixel that libavcodec holds. Decoder: 20 images of 1.5 bytes (16 references and those waiting). Encoder:
+x264's look-ahead of 25 images with their half-pixel planes, 6 bytes each (`veryfast`; measured: 110)."""
 
 _SLACK = 64 * 2**20
-"""Stacks of threads, and what malloc keeps of freed pictures: up to 42 MB of 640x480 in batches of 4, which glibc's
-`MALLOC_MMAP_THRESHOLD_=131072` would give back, mallopt(3), at the price of touching fresh pages for each picture."""
+"""Thread stacks, and freed images that malloc keeps: up to 42 MB at 640×480 in batches of 4. glibc's
+`MALLOC_MMAP_THRESHOLD_=131072` would return them, see mallopt(3), but then every image touches fresh pages."""
 
 
 def ceiling_bytes(
@@ -21,13 +21,13 @@ def ceiling_bytes(
 ) -> int:
     """Most bytes that a run holds in frames, besides the program, the weights and the network's activations.
 
-    RGB pictures: `queue` before the network, `batch` being gathered, `in_flight` batches in the network and one that
-    comes out of it, `queue` after it, one being made and one being shown; as many again as the network's slots hold.
-    Depth maps likewise from the network on; two output pictures; the decoder and the encoder.
+    RGB images: `queue` before the network, a batch being gathered, `in_flight` batches in the network and one leaving
+    it, `queue` after it, one being rendered and one being shown; and the copies in the network's slots. Depth maps
+    likewise from the network on. Then two output images, the decoder and the encoder.
 
     Args:
-        size_hw, out_size_hw: of the source's and the output's pictures.
-        batch: frames of a batch.
+        size_hw, out_size_hw: size of the source's frames and of the output images.
+        batch: frames per batch.
         in_flight: most batches in flight, see `Engine.in_flight`.
         queue: frames that wait before and after the network.
     """
