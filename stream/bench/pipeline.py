@@ -13,6 +13,7 @@ from stream.bench.timing import Timing, timed
 from stream.channel import Channel, Closed
 from stream.config import Config
 from stream.frames import Depth, DepthKind, Frame, Result
+from stream.infer.base import Inference
 from stream.infer.batcher import EngineInference
 from stream.infer.engine import Engine
 from stream.jobs.build import build_renderer, build_sinks
@@ -63,14 +64,14 @@ class PipelineResult:
         return asdict(self)
 
 
-class _Precomputed:
+class _Precomputed(Inference):
     """An inference stage that computes nothing and repeats precomputed depth maps."""
 
     def __init__(self, depths: list[Depth]) -> None:
         self._depths = depths
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:  # noqa: ARG002
-        """See `infer.base.Inference`."""
+        """See `Inference`."""
         while True:
             try:
                 frame = frames.get()

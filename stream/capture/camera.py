@@ -18,7 +18,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.capture.base import CaptureLog
+from stream.capture.base import CaptureLog, Source
 from stream.config import defaults
 from stream.errors import SourceError, SourceNotFoundError
 from stream.frames import Frame, RgbImage, SourceInfo, SourceKind
@@ -47,7 +47,7 @@ def open_opencv(index: int) -> VideoCapture:
     return cast(VideoCapture, cv2.VideoCapture(index, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY))
 
 
-class CameraSource:
+class CameraSource(Source):
     """Yields the frames of a camera until it is interrupted. pts are microseconds since the first frame.
 
     Args:
@@ -81,10 +81,9 @@ class CameraSource:
         index = camera_index(device)
         self._name = f"cam:{index}"
         self._end_s, self._max_frames, self._clock = end_s, max_frames, clock
-        self.silence_limit_s = read_timeout_s
-        """The pipeline gives up a camera that delivers nothing for this long, as some drivers ignore the timeout."""
+        self._read_timeout_s = read_timeout_s
         self._stop, self._lock = threading.Event(), threading.Lock()
-        self.log = CaptureLog()
+        self._log = CaptureLog()
         with _quiet_opencv():
             capture = open_capture(index)
         self._capture: VideoCapture | None = capture
@@ -111,6 +110,11 @@ class CameraSource:
             end_s=end_s,
             notes=(f"{self._name} delivers {mode}" + (f" (asked for {asked})" if asked else ""),),
         )
+
+    @property
+    def silence_limit_s(self) -> float | None:
+        """The read timeout, which the pipeline enforces too, as some drivers ignore it."""
+        return self._read_timeout_s
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames; ends after `interrupt`, `max_frames` or `end_s`."""

@@ -1,6 +1,6 @@
-"""A source seen in a mirror, as people expect to see themselves.
+"""A source with left and right exchanged, as people expect to see themselves.
 
-Invariant: only the pictures change; everything that follows, saved depth included, belongs to the mirrored picture.
+Invariant: only the pixels change. What is computed from a frame, saved depth included, belongs to the mirrored image.
 """
 
 from collections.abc import Iterator
@@ -9,20 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from stream.capture.base import CaptureLog, Source
-from stream.frames import Frame, SourceInfo
+from stream.frames import Frame
 from stream.media import cv2
 
 
-class MirroredSource:
-    """`source` with left and right exchanged; closed and interrupted with it."""
+class MirroredSource(Source):
+    """Mirrors the frames of `source`; interrupts and closes it."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-
-    @property
-    def info(self) -> SourceInfo:
-        """See `Source`."""
-        return self._source.info
+        self._source, self.info = source, source.info
 
     @property
     def log(self) -> CaptureLog:
@@ -31,8 +26,8 @@ class MirroredSource:
 
     @property
     def silence_limit_s(self) -> float | None:
-        """See `CameraSource`."""
-        return getattr(self._source, "silence_limit_s", None)
+        """See `Source`."""
+        return self._source.silence_limit_s
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`."""

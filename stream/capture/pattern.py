@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from fractions import Fraction
 
-from stream.capture.base import CaptureLog
+from stream.capture.base import CaptureLog, Source
 from stream.capture.video.decode import FrameMaker
 from stream.errors import SourceNotFoundError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
@@ -30,7 +30,7 @@ class Pacing(StrEnum):
     """As fast as they are read: not live, for tests and benchmarks."""
 
 
-class PatternSource:
+class PatternSource(Source):
     """Yields the frames of an FFmpeg test pattern.
 
     Args:
@@ -59,7 +59,7 @@ class PatternSource:
     ) -> None:
         if name not in NAMES:
             raise SourceNotFoundError(f"no pattern {name!r}", where=f"pattern:{name}", allowed=", ".join(NAMES))
-        self.log = CaptureLog()
+        self._log = CaptureLog()
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
         self._clock, self._pacing, self._max_frames = clock, pacing, max_frames

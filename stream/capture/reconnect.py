@@ -1,7 +1,7 @@
-"""A live stream that is opened again when it breaks.
+"""A live stream that is reopened when it breaks.
 
-Invariant: only frames that were received are delivered: while the stream is away nothing is, and its pts go on by the
-time that has passed.
+Invariant: every frame delivered was received. None is invented during an interruption; the pts of the next frame
+include the time that passed.
 """
 
 import random
@@ -14,29 +14,30 @@ from stream.capture.base import CaptureLog, Source
 from stream.errors import SourceError, SourceNotFoundError, StreamError
 from stream.frames import Frame
 
-MIN_OPEN_S = 0.5  # for the last attempt too
+MIN_OPEN_S = 0.5
+"""Every attempt to open the stream gets at least this long, the last one too."""
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
-"""Waits between attempts double from the first to this, each shortened by up to half at random, so that a hundred
-viewers of one camera do not come back in step."""
+"""Delays between attempts double from `FIRST_DELAY_S` to this. Each is shortened at random by up to half, so that many
+clients of one camera do not reconnect at the same moment."""
 
 
-class ReconnectingSource:
-    """Yields the frames of a live source, opening it again when reading fails.
+class ReconnectingSource(Source):
+    """Yields the frames of a live source and reopens it when reading fails.
 
     Args:
-        opened: the source, just opened; it must be live and have no limit of frames of its own.
-        reopen: opens it again within so many seconds; raises `SourceError` while that is not possible.
-        give_up_after_s: how long one interruption may last.
-        ends: whether the end of the stream is final, or an interruption as well (a camera that restarts hangs up
-            politely). If nothing comes back after such an end, it was the end.
-        max_frames: stop after this many.
+        opened: the source, just opened; it must be live and have no frame limit of its own.
+        reopen: opens the source again, within the given number of seconds; raises `SourceError` if that fails.
+        give_up_after_s: longest interruption, in seconds.
+        ends: True if end of stream is final. False if it may be a restart: cameras that reboot close the connection
+            cleanly, so reconnect, and accept the end only if that fails.
+        max_frames: stop after this many frames.
         clock: monotonic seconds.
-        wait: waits that long or until an event is set, and tells whether it is.
+        wait: waits for an event for at most so many seconds; returns whether it is set.
         chance: a random number in [0, 1).
 
     Raises:
-        SourceError: from iteration: it did not come back in time.
+        SourceError: from iteration: the source did not come back in time.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class ReconnectingSource:
         self._stopped = threading.Event()
         self._past, self._now = CaptureLog(), opened.log
         self._last: Frame | None = None
-        self._is_away = False
+        self._is_interrupted = False
 
     @property
     def log(self) -> CaptureLog:
-        """Of all connections together."""
+        """The events of all connections together."""
         return self._past.plus(self._now)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -73,7 +74,7 @@ class ReconnectingSource:
             first: Frame | None = None
             try:
                 for frame in self._source:
-                    first, self._is_away = first or frame, False
+                    first, self._is_interrupted = first or frame, False
                     self._last = _continued(frame, first, joined, self._last)
                     yield self._last
                     delivered += 1
@@ -83,16 +84,16 @@ class ReconnectingSource:
                 failure = error
             if self._stopped.is_set() or (failure is None and self._ends):
                 return
-            if not self._come_back(failure):
+            if not self._reconnect(failure):
                 return
 
     @property
     def silence_limit_s(self) -> float | None:
-        """Of the source; None while it is away, and until its first picture after that."""
-        return None if self._is_away else getattr(self._source, "silence_limit_s", None)
+        """The limit of the source itself; None from an interruption until the first frame after it."""
+        return None if self._is_interrupted else self._source.silence_limit_s
 
     def interrupt(self) -> None:
-        """See `Source`; also ends the wait between two attempts."""
+        """See `Source`; also ends the delay between two attempts."""
         self._stopped.set()
         self._source.interrupt()
 
@@ -101,14 +102,14 @@ class ReconnectingSource:
         self._stopped.set()
         self._source.close()
 
-    def _come_back(self, failure: StreamError | None) -> bool:
-        """Open the source again; False when interrupted, or when it had ended and stayed away."""
-        self._is_away = True
+    def _reconnect(self, failure: StreamError | None) -> bool:
+        """Reopen the source; False after `interrupt`, or if the stream had ended and cannot be reopened."""
+        self._is_interrupted = True
         self._source.close()
         past = self._past = self._past.plus(self._now)
         self._now = CaptureLog()
         lost, limit_s = self._clock(), self._give_up_after_s
-        note = f"{self.info.name}: interrupted ({_why(failure)}); trying again for up to {limit_s:g} s"
+        note = f"{self.info.name}: interrupted ({_why(failure)}); reconnecting for up to {limit_s:g} s"
         past.notes += [] if note in past.notes else [note]
         attempt = 0
         while True:
@@ -117,32 +118,37 @@ class ReconnectingSource:
                 past.waiting = ""
                 if failure is None:
                     return False
-                hint = "--reconnect-for waits longer"
-                what = f"{_why(failure)}, and it did not come back within {limit_s:g} s"
+                hint = "raise --reconnect-for to wait longer"
+                what = f"{_why(failure)}, and the source did not come back within {limit_s:g} s"
                 raise SourceError(what, where=self.info.name, hint=hint) from failure
             delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2**attempt) * (1 - self._chance() / 2)
             attempt += 1
-            past.waiting = f"reconnecting ({attempt})"
+            past.waiting = f"reconnecting (attempt {attempt})"
             if self._wait(self._stopped, min(delay_s, left_s)):
                 return False
             try:
                 source = self._reopen(max(MIN_OPEN_S, limit_s - (self._clock() - lost)))
-            except (SourceError, SourceNotFoundError) as error:  # an unplugged camera is not found
+            except (SourceError, SourceNotFoundError) as error:  # an unplugged camera is "not found"
                 failure = failure and error
                 continue
             self._source, self._now = source, source.log
             past.waiting = ""
             past.reconnects += 1
-            return not self._stopped.is_set()  # `interrupt` may have met the old one
+            return not self._stopped.is_set()  # `interrupt` may have reached the old one only
 
 
 def _why(failure: StreamError | None) -> str:
-    return "it ended" if failure is None else failure.what
+    return "the stream ended" if failure is None else failure.what
 
 
 def _continued(frame: Frame, first: Frame, before: Frame | None, latest: Frame | None) -> Frame:
-    """`frame` of a connection whose first is `first`, numbered and timed as what follows `before`, the last of the
-    connection before; `latest` is the frame just delivered."""
+    """`frame`, renumbered and retimed to continue the previous connection.
+
+    Args:
+        first: the first frame of this connection.
+        before: the last frame of the previous connection, None in the first one.
+        latest: the frame delivered last.
+    """
     if before is None or latest is None:
         return frame
     base = before.time_base

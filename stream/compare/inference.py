@@ -15,20 +15,21 @@ from stream.config import Config
 from stream.errors import ModelError, SinkError, reason_of
 from stream.files import check_free_space
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame, Result, SourceInfo
+from stream.infer.base import Inference
 from stream.jobs.source import open_config_source
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
 
 
-class MultiModelInference:
+class MultiModelInference(Inference):
     """Runs every model on each frame."""
 
     def __init__(self, engines: Sequence["Engine"]) -> None:
         self._engines = tuple(engines)
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
-        """See `infer.base.Inference`."""
+        """See `Inference`."""
         for frame in frames:
             try:
                 self._check(frame)

@@ -4,7 +4,7 @@ Invariant: both are written when the run ends; after an interrupted run, what wa
 """
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +16,7 @@ from stream.errors import SinkError
 from stream.files import as_sink_error, partial_path, write_file
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import cv2
+from stream.sinks.base import Sink
 from stream.sinks.naming import check_output
 
 _ROW_WIDTH = 1600
@@ -28,7 +29,7 @@ Measure = Callable[[Depth], Mapping[str, Any]]
 """Returns the numbers of one result, ready for JSON."""
 
 
-class _CollectingSink(ABC):
+class _CollectingSink(Sink):
     """Collects results and writes its files at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:

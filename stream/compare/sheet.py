@@ -13,6 +13,7 @@ from stream.compare.agreement import ScaleShift, fit_scale_shift
 from stream.frames import ComparedDepth, Depth, DepthMap, Frame, RgbImage
 from stream.media import cv2
 from stream.render import colormap as colormaps
+from stream.render.base import BaseRenderer
 from stream.render.range import Range, RangePolicy, displayed
 
 MAX_PANE_PX = 1280
@@ -24,7 +25,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 
 
-class SheetRenderer:
+class SheetRenderer(BaseRenderer):
     """Renders the sheet of each result; call it in order, from one thread.
 
     Args:
@@ -39,6 +40,11 @@ class SheetRenderer:
     ) -> None:
         self.models, self.range_policy, self._max_width = tuple(models), range_policy, max_width
         self._table = colormaps.table(colormap)
+
+    @property
+    def scene_cuts(self) -> int:
+        """See `BaseRenderer`."""
+        return self.range_policy.cuts
 
     def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the sheet for an image of `size_hw`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from stream.channel import Channel, Closed, WhenFull
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
+from stream.infer.base import Inference
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
@@ -184,8 +185,8 @@ class _Ordered:
             yield self._ready.pop(self._unreleased.popleft().index)
 
 
-class EngineInference:
-    """The `infer.base.Inference` of a single engine."""
+class EngineInference(Inference):
+    """Runs a single engine, in batches."""
 
     def __init__(self, engine: "Engine", *, batch: int, stills: bool) -> None:
         self.engine, self._batch, self._stills = engine, batch, stills

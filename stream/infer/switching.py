@@ -1,4 +1,4 @@
-"""One of several loaded models at a time: chosen by a viewer, or to keep up with a wanted rate.
+"""Inference with one of several loaded models: a viewer chooses it, or the rate that it should reach.
 
 Invariant: the model changes between two frames, never within one.
 """
@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stream.channel import Channel, Closed
+from stream.channel import Channel
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
+from stream.infer.base import Inference
 from stream.notes import announce
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
 
 
-class Switching:
-    """Runs one of several loaded models; which one may change between two frames.
+class Switching(Inference):
+    """Runs one of several loaded models; the choice may change between two frames.
 
     Attributes:
-        current: number of the model in use; may be set from any thread.
+        current: index of the model in use; may be set from any thread.
     """
 
     def __init__(self, engines: Sequence["Engine"]) -> None:
@@ -33,12 +34,8 @@ class Switching:
         return [engine.spec.name for engine in self._engines]
 
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
-        """See `stages.Inference`."""
-        while True:
-            try:
-                frame = frames.get()
-            except Closed:
-                return
+        """See `Inference`."""
+        for frame in frames:
             engine = self._engines[self.current]
             try:
                 engine.key(frame)
@@ -57,11 +54,11 @@ class Switching:
 
 
 class Adaptive(Switching):
-    """Chooses model and inference size so that the model keeps up with a wanted rate; each choice is said once.
+    """Chooses model and inference size so that inference keeps up with a target rate; reports each choice.
 
     Args:
-        engines: best first.
-        target_fps: frames a second.
+        engines: best quality first.
+        target_fps: frames per second to reach.
         clock: monotonic seconds.
     """
 
@@ -83,8 +80,13 @@ class Adaptive(Switching):
         self._took_s = 0.0
         self._use()
 
+    @property
+    def quality_changes(self) -> int:
+        """See `Inference`."""
+        return self.control.changes
+
     def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
-        """See `stages.Inference`."""
+        """See `Inference`."""
         for result in super().stream(frames, on_skip):
             yield result
             if self.control.observe(self._took_s):

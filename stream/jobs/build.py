@@ -11,11 +11,12 @@ from stream.config import Config
 from stream.errors import ConfigError, UsageError
 from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.jobs.plan import OutputKind, OutputPlan, suffixes_by_folder
-from stream.notes import announce, note
+from stream.notes import announce
 from stream.sinks.base import Sink
 
 if TYPE_CHECKING:
-    from stream.live.preview import Models, Preview
+    from stream.live.actions import Models
+    from stream.live.preview import Preview
     from stream.render.range import RangePolicy
     from stream.render.renderer import Renderer
     from stream.sinks.video import VideoSink
@@ -183,6 +184,5 @@ def build_preview(
         models=models,
         range_text=config.render.range or "ema",
         record=record,
-        say=note,
         writes_text=writes_text,
     )

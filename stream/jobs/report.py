@@ -140,16 +140,14 @@ def make_report(
     left = captured - metrics.written - sum(dropped.values()) - len(skipped)
     if stages.stopped_early and left:
         dropped["stopped"] += left
-    cuts = getattr(pipeline.renderer.range_policy, "cuts", 0)
-    control = getattr(stages.inference, "control", None)
     counters = {
         **engine.counters,
-        "quality_changes": control.changes if control is not None else 0,
+        "quality_changes": stages.inference.quality_changes,
         "decoder_fallbacks": log.decoder_fallbacks,
         "repaired_pts": log.repaired_pts,
         "ignored_files": log.ignored,
         "reconnects": log.reconnects,
-        "scene_cuts": cuts,
+        "scene_cuts": pipeline.scene_cuts,
     }
     return Report(
         outcome=outcome,

@@ -176,7 +176,7 @@ class _Relay:
     def __call__(self) -> None:
         log = self._source.log
         from_engines = [text for engine in self._engines for text in engine.notes]
-        from_sinks = [text for sink in self._sinks for text in getattr(sink, "notes", [])]
+        from_sinks = [text for sink in self._sinks for text in sink.notes]
         for text in (*self._source.info.notes, *from_engines, *log.notes, *from_sinks):
             note(text)
         skipped, refused = log.skipped[self._skipped :], self._stages.refused[self._refused :]

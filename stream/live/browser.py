@@ -1,4 +1,4 @@
-"""The live picture in web browsers: the sink that feeds the pages.
+"""The sink that shows a live preview in web browsers.
 
 Invariant: the pipeline's thread never waits for a viewer.
 """
@@ -12,13 +12,16 @@ from typing import Any, Protocol
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.live.server import EVENTS_PER_S, Address, Feed, Server
 from stream.media import cv2
+from stream.sinks.base import Sink
 
 JPEG_QUALITY = 82
 
 
-class Controls(Protocol):
-    """Makes the pictures and carries out what viewers ask for; see `stream.live.preview.Preview`."""
+class PageControls(Protocol):
+    """Makes the images of a page and carries out what viewers ask for; see `stream.live.preview.Preview`."""
 
+    @property
+    def scene_cuts(self) -> int: ...
     def open(self, info: SourceInfo) -> None: ...
     def show(self, frame: Frame, depth: Depth) -> RgbImage | None: ...
     def refresh(self) -> RgbImage | None: ...
@@ -29,22 +32,25 @@ class Controls(Protocol):
     def close(self) -> None: ...
 
 
-class BrowserSink:
-    """Serves the live picture and its controls.
+class BrowserSink(Sink):
+    """Serves a page with the live image and its controls.
 
     Args:
-        address: where; any but a loopback address needs a token.
-        controls: makes the pictures, gets the commands.
-        token: what viewers must know; made where it is needed and None. "" on a loopback address: none is needed.
-        say: told the address, with the token in it: not to be kept in a report.
+        address: where to serve; every address but a loopback address needs a token.
+        controls: makes the images and receives the commands.
+        token: secret that viewers must send; by default a random one if a token is needed, otherwise none.
+        say: called with the page's address. It contains the token, so it must not go into a report.
     """
 
+    needs_image = False
+
     def __init__(
-        self, address: Address, *, controls: Controls, token: str | None = None, say: Callable[[str], None]
+        self, address: Address, *, controls: PageControls, token: str | None = None, say: Callable[[str], None]
     ) -> None:
         self._address, self._controls, self._say = address, controls, say
         self._token = token or ("" if address.is_loopback else secrets.token_urlsafe(16))
         self._feed = Feed(snapshot=controls.snapshot_files, recordings=controls.recordings)
+        self.notes = self._feed.notes
         self._server: Server | None = None
         self._next_state_s = 0.0
 
@@ -54,30 +60,25 @@ class BrowserSink:
         return False
 
     @property
-    def needs_image(self) -> bool:
-        """False: the controls render."""
-        return False
-
-    @property
     def outputs(self) -> list[str]:
         """The page's address."""
         return [] if self._server is None else [self._server.url]
 
     @property
-    def notes(self) -> list[str]:
-        """Said once: defects of the page, of which viewers are told nothing."""
-        return self._feed.notes
+    def scene_cuts(self) -> int:
+        """Scene cuts that the controls' renderer has seen."""
+        return self._controls.scene_cuts
 
     @property
     def viewers(self) -> int:
-        """Connections that get pictures now."""
+        """Connections that receive images now."""
         return self._feed.newest.viewers
 
-    def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - the controls know theirs
+    def open(self, info: SourceInfo, size: tuple[int, int]) -> None:  # noqa: ARG002 - the controls have another
         """Bind the address and start serving.
 
         Raises:
-            MissingExtraError: Starlette or uvicorn are not installed.
+            MissingExtraError: Starlette or uvicorn is not installed.
             SinkError: the address cannot be bound.
         """
         self._controls.open(info)
@@ -86,44 +87,44 @@ class BrowserSink:
         self._say(f"watch at {self._server.url}" + (f"?token={self._token}" if self._token else ""))
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - the controls render
-        """Leave the picture for the viewers; False if there is none to show it to."""
-        picture = self._controls.show(frame, depth)
-        if picture is not None:
-            self._publish(picture)
+        """Publish the image; False if nobody is watching or the image is frozen."""
+        shown = self._controls.show(frame, depth)
+        if shown is not None:
+            self._publish(shown)
         self._feed.state = self._controls.state()
-        return picture is not None and self.viewers > 0
+        return shown is not None and self.viewers > 0
 
     def poll(self) -> None:
-        """Carry out waiting commands; never blocks."""
+        """Carry out the viewers' commands; never blocks."""
         done = False
         while self._feed.commands:
             name, value = self._feed.commands.popleft()
             self._controls.command(name, value)
             done = True
-        picture = self._controls.refresh()
-        if picture is not None:
-            self._publish(picture)
+        image = self._controls.refresh()
+        if image is not None:
+            self._publish(image)
         now_s = time.monotonic()
-        if done or picture is not None or now_s >= self._next_state_s:  # a stalled source has news too
+        if done or image is not None or now_s >= self._next_state_s:  # the state changes while a source is stalled, too
             self._feed.state = self._controls.state()
             self._next_state_s = now_s + 1 / EVENTS_PER_S
 
     def finish(self) -> None:
-        """Tell viewers that it is over, and stop serving."""
+        """Show viewers that the source has ended, and stop serving."""
         self._stop("the source has ended")
 
     def keep_partial(self, reason: str) -> None:
-        """Tell viewers why it is over, and stop serving."""
+        """Show viewers the reason, and stop serving."""
         self._stop(reason)
 
     def abort(self, error: BaseException) -> None:
-        """Tell viewers why it is over, and stop serving."""
+        """Show viewers the error, and stop serving."""
         self._stop(str(error))
 
-    def _publish(self, picture: RgbImage) -> None:
-        if self.viewers or not self._feed.newest.jpeg:  # the first one greets whoever comes
+    def _publish(self, image: RgbImage) -> None:
+        if self.viewers or not self._feed.newest.jpeg:  # the first image is encoded for whoever connects next
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-            ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+            ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
             if ok:
                 self._feed.newest.put(jpeg.tobytes())
 

@@ -1,10 +1,11 @@
-"""The live picture in web browsers: one page, many viewers, on Starlette and uvicorn (extra `web`).
+"""The web server of the live preview: one page, many viewers, on Starlette and uvicorn (extra `web`).
 
-Invariant: the pipeline's thread never waits for a viewer. It leaves the newest picture and takes waiting commands;
-each viewer gets the newest picture that it has not seen, whenever its connection has room.
+Invariant: the pipeline's thread never waits for a viewer. It publishes the newest image and takes waiting commands.
+Each viewer gets the newest image that it has not seen, as soon as its connection can take it.
 
-Safe by default: it binds 127.0.0.1; any other address needs a token. `Host` and `Origin` are checked, requests are
-small and few, no file name comes from a client, and an error says nothing about the program.
+Safe by default: the server binds 127.0.0.1, and every other address needs a token. It checks `Host` and `Origin`,
+limits the size and number of requests, takes no file name from a client, and reveals nothing about the program in an
+error.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ MAX_WAITING_COMMANDS = 64
 EVENTS_PER_S = 2.0
 _STOP_S = 2.0
 _SILENT_S = 5.0
-"""A connection may take so long to send its first request, and half as long again."""
+"""A connection without a request is closed after this time, at most half of it later."""
 _BOUNDARY = "depthstream-picture"
 _PAGES = Path(__file__).parent / "page"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -50,7 +51,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_COOKIE = "depthstream_"  # and the port: a browser sends cookies to every port of a host
+_COOKIE = "depthstream_"  # plus the port, as browsers send cookies to every port of a host
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Reachable from this machine alone."""
+        """True if only this machine can reach it."""
         return self.host in _LOOPBACK
 
 
@@ -86,30 +87,30 @@ def parse_address(text: str) -> Address:
     return Address(host or default[0], int(port))
 
 
-class Newest:
-    """The newest picture, handed from the pipeline's thread to any number of viewers on the server's event loop."""
+class NewestImage:
+    """The newest image, passed from the pipeline's thread to any number of viewers on the server's event loop."""
 
     def __init__(self) -> None:
         self.number = 0
         self.jpeg = b""
         self.viewers = 0
-        """Connections that want pictures; read by the pipeline's thread, written on the loop."""
+        """Connections that receive images; the loop writes it, the pipeline's thread reads it."""
         self._changed: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Called on the loop before the first viewer comes."""
+        """Connect to the loop; call it there, before the first viewer connects."""
         self._loop, self._changed = loop, asyncio.Event()
 
     def put(self, jpeg: bytes) -> None:
-        """Replace the picture; from any thread, never waits."""
+        """Replace the image; from any thread, never waits."""
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._put, jpeg)
 
     def wake(self) -> None:
-        """Make every viewer look again (at the end); from any thread."""
+        """Wake every viewer, at the end of the run; from any thread."""
         self.put(self.jpeg)
 
     def _put(self, jpeg: bytes) -> None:
@@ -119,7 +120,7 @@ class Newest:
             changed.set()
 
     async def after(self, number: int) -> tuple[int, bytes]:
-        """The newest picture once there is one later than `number`."""
+        """Wait for an image later than `number`; returns its number and its JPEG."""
         while self.number <= number or not self.jpeg:
             assert self._changed is not None
             await self._changed.wait()
@@ -127,28 +128,28 @@ class Newest:
 
 
 class Feed:
-    """What the pages get and what they ask for, between the pipeline's thread and the server's event loop.
+    """Images, state and commands, exchanged between the pipeline's thread and the server's event loop.
 
     Args:
-        snapshot: gives the picture on show as PNG and its raw depth as .npy, None before the first.
-        recordings: gives the finished recordings by number.
+        snapshot: returns the image on show as PNG and its raw depth as .npy, None before the first.
+        recordings: returns the finished recordings by number.
     """
 
     def __init__(
         self, *, snapshot: Callable[[], tuple[bytes, bytes] | None], recordings: Callable[[], dict[int, Path]]
     ) -> None:
         self.snapshot, self.recordings = snapshot, recordings
-        self.newest = Newest()
+        self.newest = NewestImage()
         self.commands: deque[tuple[str, object]] = deque(maxlen=MAX_WAITING_COMMANDS)
         self.state: dict[str, Any] = {}
-        """Everything a page shows beside the picture; replaced as a whole by the pipeline's thread."""
+        """Everything that a page shows beside the image; the pipeline's thread replaces it as a whole."""
         self.ended = ""
-        """Why it is over; "" while it runs."""
+        """Why the run has ended; "" while it runs."""
         self.notes: list[str] = []
-        """Defects of the page, of which viewers are told nothing."""
+        """Internal errors of the server; viewers see no details of them."""
 
     def end(self, reason: str) -> None:
-        """Tell every viewer that it is over."""
+        """Show every viewer that the run has ended, and why."""
         self.ended = reason or "interrupted"
         self.newest.wake()
 
@@ -158,15 +159,15 @@ class Feed:
 
 
 class Server:
-    """Serves a feed on a thread of its own, from its construction until `stop`.
+    """Serves a feed on its own thread, from construction until `stop`.
 
     Args:
-        address: where; port 0 takes a free one.
-        feed: what is served.
-        token: what viewers must know; "" for none.
+        address: where to serve; port 0 takes a free one.
+        feed: what to serve.
+        token: secret that viewers must send; "" for none.
 
     Raises:
-        MissingExtraError: Starlette or uvicorn are not installed.
+        MissingExtraError: Starlette or uvicorn is not installed.
         SinkError: the address cannot be bound.
     """
 
@@ -196,11 +197,11 @@ class Server:
             watch = asyncio.create_task(_drop_silent(server))
             await server.serve(sockets=[listener])
             watch.cancel()
-            # Stalled viewers: what they did not take is dropped.
+            # Drop the connections of stalled viewers, with the data that they did not take.
             for connection in list(server.server_state.connections):
                 if connection.transport is not None:
                     connection.transport.abort()
-            await asyncio.sleep(0.01)  # lets the loop close them
+            await asyncio.sleep(0.01)  # the loop closes them meanwhile
 
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="depthstream-browser", daemon=True)
         self._thread.start()
@@ -217,18 +218,20 @@ def _bind(address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
-        in_use = "another program uses it: choose another port, or 0 for any"
-        hint = in_use if error.errno == errno.EADDRINUSE else "127.0.0.1 is this machine, 0.0.0.0 every network"
+        in_use = "another program uses this port: choose another, or 0 for any free port"
+        others = "127.0.0.1 serves this machine only, 0.0.0.0 every network"
+        hint = in_use if error.errno == errno.EADDRINUSE else others
         where = f"{address.host}:{address.port}"
         raise SinkError(f"cannot serve there: {error.strerror}", where=where, hint=hint) from error
 
 
 async def _drop_silent(server: "uvicorn.Server") -> None:
-    """Abort connections that send no request: uvicorn would keep them, and count them against its limit, for ever."""
+    """Abort connections that send no request: uvicorn would keep them for ever, and count them against its limit."""
     silent: dict[Any, int] = {}
     while True:
         await asyncio.sleep(_SILENT_S / 2)
-        # `cycle` is uvicorn's request in progress, or the last one; keep-alive has a time limit of its own.
+        # `cycle` is uvicorn's current or last request; keep-alive has its own time limit. It is not part of uvicorn's
+        # public interface, so a version without it must not break the server.
         now = {c for c in server.server_state.connections if getattr(c, "cycle", None) is None}
         silent = {connection: silent.get(connection, 0) + 1 for connection in now}
         for connection, times in silent.items():
@@ -237,14 +240,14 @@ async def _drop_silent(server: "uvicorn.Server") -> None:
 
 
 class _Guard:
-    """ASGI middleware: who may ask, from where, and how much; and the headers that every answer bears."""
+    """ASGI middleware: refuses requests by host, token, origin and size, and adds headers to every response."""
 
     def __init__(self, app: "ASGIApp", address: Address, port: int, token: str, notes: list[str]) -> None:
         self._app, self._token, self._notes = app, token, notes
         self._cookie = f"{_COOKIE}{port}"
         names = _LOOPBACK if address.is_loopback else None
         written = {f"[{name}]" if ":" in name else name for name in names or ()}
-        known = {f"{name}:{port}" for name in written} | (written if port == 80 else set())  # browsers leave 80 out
+        known = {f"{name}:{port}" for name in written} | (written if port == 80 else set())  # browsers omit :80
         self._hosts = known if names else None
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -267,42 +270,42 @@ class _Guard:
         if refusal is not None:
             await PlainTextResponse(refusal[1], status_code=refusal[0])(scope, receive, with_headers)
             return
-        if self._token and "token" in request.query_params:  # the address told: keep it out of history and logs
+        if self._token and "token" in request.query_params:  # keeps the token out of history and logs
             answer = RedirectResponse(request.url.path, status_code=303)
-            # With strict, a link clicked in a mail would be refused.
+            # "strict" would refuse a link that was clicked in a mail.
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
             await answer(scope, receive, with_headers)
             return
         try:
             await self._app(scope, receive, with_headers)
-        except Exception as error:  # noqa: BLE001  a defect of ours; Starlette has answered with a bare 500
-            note = f"the live page failed once: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  a bug here; Starlette has answered with a plain 500
+            note = f"a request to the live page failed: {type(error).__name__}: {error}"
             self._notes += [] if note in self._notes else [note]
 
     def _refusal(self, request: "Request", headers: Any) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if self._hosts is not None and host.lower() not in self._hosts:
-            return 421, "this server answers to its own name alone"
+            return 421, "unknown host name: use the address that depthstream printed"
         if self._token:
             given = request.query_params.get("token") or request.cookies.get(self._cookie) or ""
             if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return 401, "a token is needed: open the address that depthstream printed"
+                return 401, "a token is required: open the address that depthstream printed"
         if request.method not in ("GET", "HEAD"):
             origin = headers.get("origin")
             if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-                return 403, "not from this page"
+                return 403, "commands are accepted from this server's own page only"
             if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-                return 403, "not from this page"
+                return 403, "commands are accepted from this server's own page only"
             if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-                return 415, "send JSON"
+                return 415, "the request must be application/json"
             length = headers.get("content-length", "")
             if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-                return 413, f"at most {MAX_BODY_BYTES} bytes"
+                return 413, f"a request may have at most {MAX_BODY_BYTES} bytes"
         return None
 
 
 def _application(feed: Feed) -> "ASGIApp":
-    """The routes; everything they know comes from `feed`."""
+    """The routes; all their data comes from `feed`."""
     from starlette.applications import Starlette
     from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -322,7 +325,7 @@ def _application(feed: Feed) -> "ASGIApp":
 
     async def pictures(_request: "Request") -> "Response":
         if newest.viewers >= MAX_VIEWERS:
-            return PlainTextResponse(f"{MAX_VIEWERS} viewers are watching already", status_code=503)
+            return PlainTextResponse(f"there are {MAX_VIEWERS} viewers already, which is the limit", status_code=503)
         newest.viewers += 1
 
         async def body() -> AsyncIterator[bytes]:
@@ -332,7 +335,7 @@ def _application(feed: Feed) -> "ASGIApp":
                 while not feed.ended:
                     number, jpeg = await newest.after(number)
                     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                    # The boundary comes at once: browsers show a picture when they see it.
+                    # Send the boundary at once: browsers display an image when they receive the boundary after it.
                     yield head.encode() + jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
             finally:
                 newest.viewers -= 1
@@ -355,16 +358,16 @@ def _application(feed: Feed) -> "ASGIApp":
             given = json.loads(await request.body())
             name, value = given["name"], given.get("value")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return PlainTextResponse('send {"name": …, "value": …}', status_code=400)
+            return PlainTextResponse('the body must be {"name": …, "value": …}', status_code=400)
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
-            return PlainTextResponse("name must be text, value a number or text", status_code=400)
+            return PlainTextResponse("name must be a string, value a string, a number or a boolean", status_code=400)
         feed.commands.append((name, value))
         return JSONResponse({"ok": True}, status_code=202)
 
     def snapshot(request: "Request") -> "Response":
         files = feed.snapshot()
         if files is None:
-            return PlainTextResponse("no picture yet", status_code=404)
+            return PlainTextResponse("there is no image yet", status_code=404)
         is_depth = request.path_params["kind"] == "npy"
         media_type = "application/octet-stream" if is_depth else "image/png"
         name = f'attachment; filename="depth.{"npy" if is_depth else "png"}"'
@@ -373,7 +376,7 @@ def _application(feed: Feed) -> "ASGIApp":
     def recording(request: "Request") -> "Response":
         path = feed.recordings().get(request.path_params["number"])
         if path is None or not path.is_file():
-            return PlainTextResponse("no such recording", status_code=404)
+            return PlainTextResponse("there is no such recording", status_code=404)
         return FileResponse(path, filename=path.name, media_type="video/mp4")
 
     return Starlette(

@@ -1,7 +1,7 @@
-"""A live preview in an OpenCV window, on the thread that calls it.
+"""The sink that shows a live preview in an OpenCV window, on the thread that calls it.
 
-Invariant: a missing or dead display is a `SinkError` and never the end of the process. Qt, inside OpenCV's wheel,
-aborts the process when it cannot connect to a display, so a window is first tried in a child process.
+Invariant: a missing or broken display raises `SinkError` and never ends the process. Qt, which OpenCV's wheel contains,
+aborts the process when it cannot connect to a display, so a child process tries to open a window first.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ from typing import Protocol
 from stream.errors import SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import cv2
+from stream.sinks.base import Sink
 
 _STOP_KEYS = frozenset({27, ord("q"), ord("Q")})  # 27 is Esc
-_INITIAL_BOX_HW = (720, 1280)  # a first size that fits a laptop's screen; the user may resize
-_PROBE_TIMEOUT_S = 10.0  # a window takes 0.3 s; a display behind a dead network connection never answers
-_HINT = "write a file with -o FILE or raw depth with --save npy instead"
+_INITIAL_BOX_HW = (720, 1280)  # the first size fits a laptop's screen; the user may resize it
+_PROBE_TIMEOUT_S = 10.0  # opening takes 0.3 s; a display behind a dead network connection never answers
+_HINT = "write a file with -o FILE, or raw depth with --save npy, instead"
 _PROBE = """
 import resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -26,25 +27,23 @@ import cv2
 cv2.namedWindow("depthstream", cv2.WINDOW_NORMAL)
 cv2.destroyAllWindows()
 """
-
-
 _X11_SPECIAL, _ESCAPE = 0xFF00, 0x1B
-"""Keysyms 0xFF00 to 0xFFFF of X11 are no characters (keysymdef.h); Escape is one of them."""
+"""X11 keysyms 0xFF00 to 0xFFFF are not characters (keysymdef.h); Escape is one of them."""
 
 
 class Window(Protocol):
-    """The little that `WindowSink` needs of a window; its constructor raises `SinkError` where there is no display."""
+    """What `WindowSink` needs of a window; the constructor raises `SinkError` if there is no display."""
 
     def show(self, image: RgbImage) -> None:
-        """Display an RGB picture."""
+        """Display an RGB image."""
         ...
 
     def poll_key(self) -> int:
-        """Process pending events; the key that was pressed, or -1. Never waits."""
+        """Process pending events; returns the key that was pressed, or -1. Never waits."""
         ...
 
     def poll_clicks(self) -> list[tuple[int, int]]:
-        """Where the picture was clicked since the last call: (x, y) in its pixels."""
+        """Clicks since the last call, (x, y) in pixels of the image."""
         ...
 
     def is_visible(self) -> bool:
@@ -56,9 +55,11 @@ class Window(Protocol):
         ...
 
 
-class Controls(Protocol):
-    """Makes the pictures of an interactive window and hears what the viewer does; see `stream.live.preview.Preview`."""
+class WindowControls(Protocol):
+    """Makes the images of an interactive window and receives keys and clicks; see `stream.live.preview.Preview`."""
 
+    @property
+    def scene_cuts(self) -> int: ...
     def open(self, info: SourceInfo) -> None: ...
     def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]: ...
     def show(self, frame: Frame, depth: Depth) -> RgbImage | None: ...
@@ -68,29 +69,28 @@ class Controls(Protocol):
     def close(self) -> None: ...
 
 
-class WindowSink:
-    """Shows each rendered picture; Esc, q or the window's close button ask the run to end.
+class WindowSink(Sink):
+    """Shows each image; Esc, q or the window's close button end the run.
 
-    Open, write and finish it on one thread, the main one on macOS.
+    Use it on one thread, on macOS the main thread.
 
     Args:
         title: the window's title.
-        controls: makes the pictures instead of the run's renderer, and gets the other keys and the clicks.
-        show: makes the window from its title and the (height, width) of the pictures; `OpenCvWindow` but in tests.
+        controls: makes the images instead of the run's renderer, and receives the other keys and the clicks.
+        make_window: makes the window from its title and the (height, width) of the images; default `OpenCvWindow`.
     """
 
     def __init__(
         self,
         title: str = "depthstream",
         *,
-        controls: Controls | None = None,
-        show: Callable[[str, tuple[int, int]], Window] | None = None,
+        controls: WindowControls | None = None,
+        make_window: Callable[[str, tuple[int, int]], Window] | None = None,
     ) -> None:
         self._title, self._controls = title, controls
-        self._make_window = show or OpenCvWindow
+        self._make_window = make_window or OpenCvWindow
         self._window: Window | None = None
-        self.closed_by_user = False
-        """The user pressed Esc or q or closed the window."""
+        self.needs_image = controls is None
 
     @property
     def is_lossless(self) -> bool:
@@ -98,25 +98,20 @@ class WindowSink:
         return False
 
     @property
-    def needs_image(self) -> bool:
-        """False where the controls render."""
-        return self._controls is None
-
-    @property
     def outputs(self) -> list[str]:
-        """The window's name."""
+        """The window's title."""
         return [f"window '{self._title}'"]
 
     @property
-    def wants_stop(self) -> bool:
-        """True once the user asked for the end; to be read after each write."""
-        return self.closed_by_user
+    def scene_cuts(self) -> int:
+        """Scene cuts that the controls' renderer has seen."""
+        return 0 if self._controls is None else self._controls.scene_cuts
 
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:
         """Open the window.
 
         Raises:
-            SinkError: there is no usable display, or OpenCV was built without windows.
+            SinkError: there is no usable display, or this OpenCV has no windows.
         """
         if self._controls is not None:
             self._controls.open(info)
@@ -124,44 +119,43 @@ class WindowSink:
         self._window = self._make_window(self._title, size)
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:
-        """Show `image`; False once the user has closed the window, and while the picture is frozen.
+        """Show `image`; False once the user has closed the window, and while the image is frozen.
 
         Raises:
             SinkError: the window system failed.
         """
-        if self._window is None or self.closed_by_user:
+        if self._window is None or self.wants_stop:
             return False
-        picture = image if self._controls is None else self._controls.show(frame, depth)
-        if picture is not None:
-            self._window.show(picture)
-        self.poll()
-        return picture is not None
+        shown = image if self._controls is None else self._controls.show(frame, depth)
+        if shown is not None:
+            self._window.show(shown)
+        return shown is not None
 
     def poll(self) -> None:
-        """Process keys and mouse; worth calling while waiting long for the next picture. Never blocks."""
-        if self._window is None or self.closed_by_user:
+        """Process keys and clicks, and let the window system paint; never blocks."""
+        if self._window is None or self.wants_stop:
             return
         key = self._window.poll_key()
-        self.closed_by_user = key in _STOP_KEYS or not self._window.is_visible()
-        if self._controls is None or self.closed_by_user:
+        self.wants_stop = key in _STOP_KEYS or not self._window.is_visible()
+        if self._controls is None or self.wants_stop:
             return
         if 0 <= key < 0x80:
             self._controls.press(chr(key))
         for x, y in self._window.poll_clicks():
             self._controls.point_at(x, y)
-        picture = self._controls.refresh()
-        if picture is not None:
-            self._window.show(picture)
+        image = self._controls.refresh()
+        if image is not None:
+            self._window.show(image)
 
     def finish(self) -> None:
-        """Close the window and complete what the viewer records."""
+        """Close the window and complete the viewer's recording."""
         if self._window is not None:
             self._window.close()
             self._window = None
             if self._controls is not None:
                 self._controls.close()
 
-    def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - nothing is kept
+    def keep_partial(self, reason: str) -> None:  # noqa: ARG002 - a window keeps nothing
         """Close the window."""
         self.finish()
 
@@ -171,10 +165,10 @@ class WindowSink:
 
 
 class OpenCvWindow:
-    """A resizable OpenCV window that keeps the picture's ratio.
+    """A resizable OpenCV window that keeps the image's aspect ratio.
 
     Raises:
-        SinkError: there is no usable display, or OpenCV was built without windows.
+        SinkError: there is no usable display, or this OpenCV has no windows.
     """
 
     def __init__(self, title: str, size: tuple[int, int]) -> None:
@@ -194,14 +188,14 @@ class OpenCvWindow:
         try:
             cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         except cv2.error as error:
-            raise SinkError(f"cannot show a picture: {error.err}", where="preview", hint=_HINT) from error
+            raise SinkError(f"cannot show an image: {error.err}", where="preview", hint=_HINT) from error
 
     def poll_key(self) -> int:
         """See `Window`."""
         key = int(cv2.pollKey())
         if key < 0 or key & 0xFF00 != _X11_SPECIAL:
-            return key if key < 0 else key & 0xFF  # the upper bits are modifiers such as num lock
-        return _ESCAPE if key & 0xFF == _ESCAPE else -1  # arrows and the like: their low byte is some letter's
+            return key if key < 0 else key & 0xFF  # higher bits are modifiers such as num lock
+        return _ESCAPE if key & 0xFF == _ESCAPE else -1  # the low byte of an arrow key equals some letter
 
     def poll_clicks(self) -> list[tuple[int, int]]:
         """See `Window`."""
@@ -214,7 +208,7 @@ class OpenCvWindow:
 
     def is_visible(self) -> bool:
         """See `Window`."""
-        with contextlib.suppress(cv2.error):  # some builds raise for a window that is gone
+        with contextlib.suppress(cv2.error):  # some builds raise for a closed window
             return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
         return False
 
@@ -222,20 +216,20 @@ class OpenCvWindow:
         """See `Window`."""
         with contextlib.suppress(cv2.error):  # the user has closed it already
             cv2.destroyWindow(self._title)
-        cv2.pollKey()  # lets the window system take it off the screen
+        cv2.pollKey()  # lets the window system remove it from the screen
 
 
 def check_display(*, timeout_s: float = _PROBE_TIMEOUT_S) -> None:
-    """Make sure that a window can be opened from this process.
+    """Check that this process can open a window.
 
     Raises:
         SinkError: no display is set, or a child process could not open a window on it within `timeout_s`.
     """
-    if sys.platform in ("win32", "darwin"):  # a window fails there with an exception, not an abort
+    if sys.platform in ("win32", "darwin"):  # there, opening a window raises an exception and does not abort
         return
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if not display:
-        raise SinkError("no display for a preview", where="preview", hint=_HINT)
+        raise SinkError("there is no display to show a preview on", where="preview", hint=_HINT)
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-c", _PROBE],

@@ -1,7 +1,8 @@
-"""Wires the stages: config → source, model, renderer and sinks → results; the only module that imports every stage.
+"""One run over open stages: source → inference → renderer → sinks.
 
-Invariant: each sink gets exactly one of `finish`, `keep_partial` or `abort`, whatever fails, and the first
-exception is what `run` raises.
+It knows the stages by their contracts only (their `base` modules).
+Invariant: each sink gets exactly one of `finish`, `keep_partial` or `abort`, whatever fails, and `run` raises the first
+exception.
 """
 
 import signal
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from stream.capture.base import Source
 from stream.channel import Closed
@@ -19,22 +19,19 @@ from stream.frames import Depth, Frame
 from stream.infer.base import Inference
 from stream.metrics import Metrics, Outcome, StageTime
 from stream.pipeline.threads import Stages
-from stream.render.base import Renders
+from stream.render.base import BaseRenderer
 from stream.sinks.base import Sink
 
-if TYPE_CHECKING:
-    pass
-
 POLL_S = 0.05
-"""How often the caller's thread looks at windows, signals and the progress display while no result arrives."""
+"""Seconds between two looks at sinks, signals and the progress display while no result arrives."""
 QUEUE = 4
-"""Frames waiting before and after the model for lossless sources, a batch if that is more: enough to hide jitter, and
-25 MB each at 4K."""
+"""Frames that may wait before and after the model for lossless sources; a batch if that is more. Enough to hide jitter;
+a 4K frame takes 25 MB."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """What a progress display may read; all numbers are live."""
+    """State of a run for a progress display; the numbers change while it runs."""
 
     metrics: Metrics
     stages: Stages
@@ -45,21 +42,23 @@ ProgressHook = Callable[[Progress], None]
 
 
 class Pipeline:
-    """One run over stages that are already open; see `run` for the usual way in.
+    """Runs an open source and an inference stage into a renderer and sinks.
 
     Args:
-        source: closed by the pipeline, whatever happens.
-        inference: closed by the pipeline, whatever happens.
-        renderer: makes the picture of a result.
-        sinks: opened, fed and ended by the pipeline.
-        on_progress: called on the caller's thread about twenty times a second.
+        source: the pipeline closes it, whatever happens.
+        inference: the pipeline closes it, whatever happens.
+        renderer: makes the image of each result.
+        sinks: not yet open; the pipeline opens, feeds and ends them.
+        on_progress: called on the caller's thread after each result, and every `POLL_S` while none arrives.
+        metrics: counters to keep; new ones by default.
+        queue: see `QUEUE`.
     """
 
     def __init__(
         self,
         source: Source,
         inference: Inference,
-        renderer: Renders,
+        renderer: BaseRenderer,
         sinks: list[Sink],
         *,
         on_progress: ProgressHook | None = None,
@@ -69,7 +68,7 @@ class Pipeline:
         self.metrics = metrics or Metrics()
         self.source, self.renderer, self.sinks = source, renderer, sinks
         self.stages = Stages(source, inference, self.metrics, queue=queue)
-        self._needs_image = any(getattr(sink, "needs_image", True) for sink in sinks)
+        self._needs_image = any(sink.needs_image for sink in sinks)
         self._accepted = dict.fromkeys(range(len(sinks)), 0)
         self._ended: set[int] = set()
         self._progress = Progress(metrics=self.metrics, stages=self.stages, total=source.info.frame_count)
@@ -78,11 +77,16 @@ class Pipeline:
         self._wants_stop = False
         self.output_time = StageTime(busy_s=0.0, waiting_s=0.0)
 
+    @property
+    def scene_cuts(self) -> int:
+        """Scene cuts so far: the highest count, as a preview's own renderer sees the same cuts as the run's."""
+        return max([self.renderer.scene_cuts, *(sink.scene_cuts for sink in self.sinks)])
+
     def run(self) -> Outcome:
         """Run to the end of the source, an interruption or the first error.
 
         Returns:
-            How it ended. After an interruption of a file job the partial outputs are kept under NAME.partial.EXT.
+            How the run ended. After an interruption of a file job the partial outputs stay as NAME.partial.EXT.
 
         Raises:
             BaseException: the first exception of any stage, unchanged.
@@ -129,10 +133,8 @@ class Pipeline:
                 elif not self.stages.stopped_early and not self.stages.has_captured_all:
                     self._raise_if_frozen(start)
                 for sink in self.sinks:
-                    poll = getattr(sink, "poll", None)
-                    if poll is not None:
-                        poll()
-                    self._wants_stop |= getattr(sink, "wants_stop", False)
+                    sink.poll()
+                    self._wants_stop |= sink.wants_stop
                 if self._wants_stop and not self.stages.stopped_early:
                     self.stages.stop()
                 if self._on_progress is not None:
@@ -141,12 +143,12 @@ class Pipeline:
             self.output_time = StageTime(busy_s=clock() - start - waited_s, waiting_s=waited_s)
 
     def _raise_if_frozen(self, started_s: float) -> None:
-        """A driver that hangs cannot be woken, but need not be waited for."""
-        limit_s = getattr(self.source, "silence_limit_s", None)
+        """Give up a source that has been silent for too long: a driver that hangs cannot be woken, only abandoned."""
+        limit_s = self.source.silence_limit_s
         last_s = self.metrics.last_capture_s or started_s
         if limit_s is not None and self.metrics.clock() - last_s > limit_s:
-            hint = "it is connected, but frozen: plug it in again, or raise --read-timeout-s"
-            raise SourceError(f"no new picture for {limit_s:g} s", where=self.source.info.name, hint=hint)
+            hint = "the device is connected but delivers nothing: plug it in again, or raise --read-timeout-s"
+            raise SourceError(f"no new frame for {limit_s:g} s", where=self.source.info.name, hint=hint)
 
     def _output(self, frame: Frame, depth: Depth) -> None:
         image = self.renderer.render(frame, depth) if self._needs_image else frame.rgb
@@ -163,7 +165,7 @@ class Pipeline:
         self.metrics.record_output(frame.captured_at)
 
     def _end(self, *, is_live: bool) -> Outcome:
-        """End the sinks after the last result: an unfinished file job stays partial, a live recording is complete."""
+        """End the sinks after the last result. An interrupted file job stays partial; a live recording is complete."""
         partial = self.stages.stopped_early and not is_live and any(sink.is_lossless for sink in self.sinks)
         for number, sink in enumerate(self.sinks):
             self._ended.add(number)
@@ -178,7 +180,7 @@ class Pipeline:
         return Outcome.INTERRUPTED if partial or nothing or seen_in_part else Outcome.DONE
 
     def _end_after(self, error: BaseException) -> None:
-        """Keep what was written, drop what was not; a second failure is told with the first, not instead of it."""
+        """End the sinks after an error: keep what was written as partial files. Attach a second failure to `error`."""
         for number, sink in enumerate(self.sinks):
             if number in self._ended:
                 continue
@@ -188,11 +190,11 @@ class Pipeline:
                     sink.keep_partial(str(error))
                 else:
                     sink.abort(error)
-            except BaseException as second:  # noqa: BLE001  the first one wins; this one is attached to it
+            except BaseException as second:  # noqa: BLE001  attached to the first error
                 error.add_note(f"then {type(sink).__name__} failed too: {second}")
 
     def _interrupt(self) -> None:
-        """First Ctrl-C: stop in order, soon; a handler may interrupt any line, so it takes no lock. Second: now."""
+        """First Ctrl-C: request an orderly stop; no locks, as a handler may interrupt any line. Second: stop now."""
         self._interrupts += 1
         if self._interrupts > 1:
             raise KeyboardInterrupt
@@ -200,6 +202,7 @@ class Pipeline:
 
 
 def raise_if_all_refused(stages: Stages, results: int) -> None:
+    """Raise `ModelError` if the model refused every frame: there is no result to return."""
     if stages.refused and not results:
         first = stages.refused[0]
         raise ModelError(first.reason, where=first.name)
@@ -207,7 +210,7 @@ def raise_if_all_refused(stages: Stages, results: int) -> None:
 
 @contextmanager
 def signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Route Ctrl-C and termination to `interrupt`, on the main thread; elsewhere signals are not ours."""
+    """Route SIGINT and SIGTERM to `interrupt` while on the main thread; on another thread, change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

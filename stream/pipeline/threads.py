@@ -1,9 +1,9 @@
-"""The capture and inference threads, and how they start, stop and fail together.
+"""The capture and inference threads: how they start, stop and fail together.
 
     capture thread ──frames──▶ inference thread ──results──▶ the caller
 
-Invariant: the first exception wins; it aborts both channels, so no stage waits for one that is gone, and it is
-what the caller gets.
+Invariant: the first exception wins. It aborts both channels, so that no stage waits for one that has ended, and the
+caller gets that exception.
 """
 
 import threading
@@ -19,27 +19,27 @@ from stream.infer.base import Inference
 from stream.metrics import Metrics, StageTime
 
 JOIN_DEADLINE_S = 1.0
-"""How long the threads together may take to notice that they should stop before they are abandoned: a reader can be
-stuck in a driver, and a large model takes seconds for a frame."""
+"""Seconds that both threads together get to stop before they are abandoned: a reader can be stuck in a driver, and a
+large model takes seconds for a frame."""
 
 
 def channel(*, is_live: bool, queue: int) -> Channel[Any]:
-    """What stands between two stages: of a live source only the newest item waits, else up to `queue` do.
+    """A channel between two stages: for a live source only the newest item waits, otherwise up to `queue` items.
 
-    So what is shown is no older than one frame interval, one inference and one rendering, and what was waiting for
-    each: tests/test_live_age.py.
+    This bounds latency to one frame interval, one inference and one render, plus the item waiting in front of each; see
+    tests/live/test_age.py.
     """
     return Channel(1, WhenFull.DROP_OLDEST) if is_live else Channel(queue, WhenFull.BLOCK)
 
 
 class Stages:
-    """Runs `source` and `inference` in threads; results are read with `get`.
+    """Runs `source` and `inference` in threads; `get` reads the results.
 
     Args:
-        source: read by the capture thread, which also closes it.
-        inference: used and closed by the inference thread.
+        source: the capture thread reads and closes it.
+        inference: the inference thread uses and closes it.
         metrics: counters to keep.
-        queue: capacity of both channels for lossless sources; live sources always use 1, newest wins.
+        queue: capacity of both channels for lossless sources; a live source always has 1, where the newest wins.
     """
 
     def __init__(self, source: Source, inference: Inference, metrics: Metrics, *, queue: int) -> None:
@@ -48,16 +48,17 @@ class Stages:
         self.frames: Channel[Frame] = channel(is_live=live, queue=queue)
         self.results: Channel[Result] = channel(is_live=live, queue=queue)
         self.refused: list[Skipped] = []
-        """Frames the model cannot take."""
+        """Frames that the model cannot take."""
         self.abandoned: list[str] = []
+        """Names of the threads that did not stop in time."""
         self._stop = threading.Event()
         self._stopped_s: float | None = None
         self._busy_s: dict[str, float] = {}
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._threads = [
-            # A reader can be stuck in a driver or network call that Python cannot wake: a daemon may be abandoned.
-            # It runs in a copy of the context, so that what it notes belongs to this run.
+            # Daemon threads: a reader stuck in a driver or network call, which Python cannot wake, can be abandoned.
+            # Each runs in a copy of the context, so that its notes belong to this run.
             threading.Thread(
                 target=copy_context().run, args=(self._guard, name, work), name=f"depthstream-{name}", daemon=True
             )
@@ -73,19 +74,19 @@ class Stages:
         """The next result.
 
         Raises:
-            TimeoutError: none within `timeout_s`.
-            Closed: the source has ended and everything was delivered.
-            BaseException: what a stage failed with.
+            TimeoutError: no result within `timeout_s`.
+            Closed: the source has ended and every result was delivered.
+            BaseException: the error of a stage.
         """
         return self.results.get(timeout_s)
 
     @property
     def gave_up(self) -> bool:
-        """Stopped early, longer than half of `JOIN_DEADLINE_S` ago: what is still being computed is not waited for."""
+        """True if `stop` was called more than half of `JOIN_DEADLINE_S` ago: do not wait for a running inference."""
         return self._stopped_s is not None and time.monotonic() - self._stopped_s > JOIN_DEADLINE_S / 2
 
     def stop(self) -> None:
-        """End early: read nothing more, infer nothing that still waits; results that wait are still delivered."""
+        """End early: read and infer no more frames; `get` still delivers the results that are waiting."""
         if self._stopped_s is None:
             self._stopped_s = time.monotonic()
         self._stop.set()
@@ -93,7 +94,7 @@ class Stages:
         self.frames.close()
 
     def fail(self, error: BaseException) -> None:
-        """Bring every stage down because of `error`; the first call wins."""
+        """Stop every stage because of `error`; the first call wins."""
         with self._lock:
             if self._failure is None:
                 self._failure = error
@@ -104,7 +105,7 @@ class Stages:
         self.source.interrupt()
 
     def close(self) -> None:
-        """End everything and wait for both threads, abandoning a reader that does not come back. Idempotent."""
+        """Stop both threads and wait for them up to `JOIN_DEADLINE_S`, then abandon those still running. Idempotent."""
         capture, inference = self._threads
         if capture.ident is None:
             self.source.close()
@@ -126,11 +127,11 @@ class Stages:
 
     @property
     def has_captured_all(self) -> bool:
-        """The source has ended; what was captured may still be on its way."""
+        """True once the source has ended; captured frames may still be in the pipeline."""
         return self.frames.is_closed
 
     def times(self) -> dict[str, StageTime]:
-        """Seconds each thread was busy and waited, up to now."""
+        """Seconds that each thread was busy and waiting so far."""
         waiting = {
             "capture": self.frames.put_wait_s,
             "inference": self.frames.get_wait_s + self.results.put_wait_s,
@@ -145,8 +146,8 @@ class Stages:
         try:
             work()
         except Closed:
-            pass  # the channel was closed by `stop`: nothing more to do here
-        except BaseException as error:  # noqa: BLE001  handed to the caller, who re-raises it
+            pass  # `stop` closed the channel
+        except BaseException as error:  # noqa: BLE001  `get` raises it on the caller's thread
             self.fail(error)
         finally:
             self._busy_s[name] = self.metrics.clock() - start

@@ -1,19 +1,25 @@
-"""What every renderer offers to the pipeline."""
+"""The contract of every renderer that the pipeline uses.
 
-from typing import TYPE_CHECKING, Protocol
+Invariant: `render` returns a new array of `output_size(frame.size)`, so a sink may keep it.
+"""
+
+from abc import ABC, abstractmethod
 
 from stream.frames import Depth, Frame, RgbImage
 
-if TYPE_CHECKING:
-    pass
 
-
-class Renders(Protocol):
-    """What is needed of a renderer; see `render.renderer.Renderer`."""
+class BaseRenderer(ABC):
+    """Makes the output image of each result, in order, on one thread."""
 
     @property
-    def range_policy(self) -> object: ...
+    def scene_cuts(self) -> int:
+        """Scene cuts seen so far; 0 for a renderer that does not look for them."""
+        return 0
 
-    def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]: ...
+    @abstractmethod
+    def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the image that `render` returns for frames of `size_hw`."""
 
-    def render(self, frame: Frame, depth: Depth) -> RgbImage: ...
+    @abstractmethod
+    def render(self, frame: Frame, depth: Depth) -> RgbImage:
+        """The output image of one result, uint8 H×W×3."""

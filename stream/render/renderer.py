@@ -9,11 +9,12 @@ from stream.config import defaults
 from stream.errors import ConfigError
 from stream.frames import Depth, Frame, RgbImage
 from stream.render import colormap as colormaps
+from stream.render.base import BaseRenderer
 from stream.render.layout import Layout, add_frame, depth_pane, output_size
 from stream.render.range import Range, RangePolicy, displayed, native
 
 
-class Renderer:
+class Renderer(BaseRenderer):
     """Makes the output image of each result; call it in order, from one thread.
 
     `layout`, `colormap`, `alpha` and `range_policy` may be changed at any time and apply from the next frame on.
@@ -34,6 +35,8 @@ class Renderer:
     def __init__(
         self, *, layout: Layout, colormap: str, range_policy: RangePolicy, alpha: float = defaults().render.alpha
     ) -> None:
+        self._earlier_cuts = 0
+        self._range_policy = range_policy
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
         self._model = ""
         self.current_range: Range | None = None
@@ -68,8 +71,15 @@ class Renderer:
 
     @range_policy.setter
     def range_policy(self, policy: RangePolicy) -> None:
+        if policy is not self._range_policy:
+            self._earlier_cuts += self._range_policy.cuts
         self._range_policy = policy
         self._range: Range | None = None  # the old one belongs to the old policy
+
+    @property
+    def scene_cuts(self) -> int:
+        """See `BaseRenderer`; includes the cuts that earlier range policies saw."""
+        return self._earlier_cuts + self._range_policy.cuts
 
     def output_size(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the images that `render` returns for frames of `size_hw`."""

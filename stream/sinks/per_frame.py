@@ -5,7 +5,7 @@ Invariant: a file under its final name is complete, and no thread outlives `fini
 
 import contextlib
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from stream.files import (
 )
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.sinks.background import BackgroundWriter
+from stream.sinks.base import Sink
 from stream.sinks.naming import FrameNames
 
 
-class PerFrameSink(ABC):
+class PerFrameSink(Sink):
     """Writes one file per frame into a folder, or exactly one file.
 
     In a folder, each file stays once it is complete, however the run ends. A single file is called NAME.partial.EXT

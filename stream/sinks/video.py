@@ -15,6 +15,7 @@ from stream.files import CreatedFolders, check_partial, partial_path
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import RgbConverter, av, chroma_steps
 from stream.sinks.audio import AudioPolicy, AudioTrack
+from stream.sinks.base import Sink
 from stream.sinks.encoders import CONTAINERS, choose_encoding
 from stream.sinks.letterbox import Letterbox
 from stream.sinks.naming import check_output
@@ -37,7 +38,7 @@ _FINEST_TICK = Fraction(1, 10_000_000)
 _REPLACEMENT_TICK = Fraction(1, 1_000_000)
 
 
-class VideoSink:
+class VideoSink(Sink):
     """Encodes every rendered image at the time of its frame.
 
     Timestamps: MP4 and MOV keep every pts exactly, in the source's time base, and the source's first pts; Matroska and

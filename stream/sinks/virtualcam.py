@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stream.errors import MissingExtraError, SinkError
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
+from stream.sinks.base import Sink
 from stream.sinks.letterbox import Letterbox
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _SETUP = {
 }
 
 
-class VirtualCameraSink:
+class VirtualCameraSink(Sink):
     """Sends each image to a virtual camera; a file is sent at its own frame rate.
 
     Args:

@@ -53,7 +53,7 @@ class World:
         )  # fmt: skip
 
 
-class Connection:
+class Connection(Source):
     """A live source of `frames` frames, 0.1 s apart, that then fails or ends."""
 
     world: World
@@ -71,7 +71,7 @@ class Connection:
             frame_count=None,
             kind=SourceKind.NETWORK,
         )
-        self.log = CaptureLog()
+        self._log = CaptureLog()
         self.closed = self.interrupted = 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -103,7 +103,7 @@ def test_frames_go_on_where_they_stopped_and_nothing_is_invented() -> None:
     assert steps == [100, 100, 600, 100, 100, 100]  # half a second away, then the tenth until its first frame
     assert (source.log.reconnects, source.log.dropped) == (1, {"corrupt": 2})
     assert source.log.notes == [
-        "cam: interrupted (reading failed: the connection was lost); trying again for up to 30 s"
+        "cam: interrupted (reading failed: the connection was lost); reconnecting for up to 30 s"
     ]
     assert (first.closed, second.closed) == (1, 0)
     source.close()
@@ -117,7 +117,8 @@ def test_waits_double_to_a_limit_and_end_when_it_is_enough() -> None:
     assert world.waits[:5] == [0.5, 1, 2, 4, MAX_DELAY_S]
     assert sum(world.waits) == pytest.approx(30)
     assert str(failure.value) == (
-        "cam: cannot be opened: refused, and it did not come back within 30 s; --reconnect-for waits longer"
+        "cam: cannot be opened: refused, and the source did not come back within 30 s; "
+        "raise --reconnect-for to wait longer"
     )
 
 
@@ -174,7 +175,7 @@ def test_an_interruption_ends_the_wait_without_an_error() -> None:
 
     world.on_wait = stop
     assert len(list(source)) == 1
-    assert seen == ["reconnecting (1)"]
+    assert seen == ["reconnecting (attempt 1)"]
     assert len(world.connections) == 1
 
 
@@ -211,7 +212,7 @@ def test_a_camera_that_restarts_is_recorded_into_one_file(clip: Path, tmp_path: 
     assert report.counters["reconnects"] == 1
     assert report.exit_code == 0
     assert report.captured == report.written + sum(report.dropped.values())
-    assert any("trying again for up to 2 s" in note for note in report.notes)
+    assert any("reconnecting for up to 2 s" in note for note in report.notes)
     assert report.written > 0
 
 

@@ -121,7 +121,7 @@ def test_the_inference_size_follows_the_wanted_rate_and_is_told() -> None:
     assert sizes[0] == (24, 32), "its own: 0.077 s where 0.05 s are allowed"
     assert sizes[-1] == (16, 24)
     assert said == ["--target-fps 20: tiny at inference size 24", "--target-fps 20: tiny at inference size 16"]
-    assert adaptive.control.changes == 1
+    assert adaptive.control.changes == adaptive.quality_changes == 1
 
 
 def test_an_engine_keeps_its_size_when_it_cannot_take_another() -> None:

@@ -32,7 +32,7 @@ from stream.render.layout import Layout
 from stream.render.range import EmaRange
 from stream.render.renderer import Renderer
 from stream.sinks.video import VideoSink
-from tests.support.fakes import ScriptedInference, ScriptedSource
+from tests.support.fakes import RecordingSink, ScriptedInference, ScriptedSource
 
 SIZE = (48, 64)
 WAIT_S = 20.0
@@ -302,7 +302,7 @@ def test_requests_are_small_and_few_and_errors_say_nothing(live: Live, monkeypat
     monkeypatch.setattr(live.sink._feed, "snapshot", lambda: 1 / 0)
     answer = live.client.get("snapshot.png")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
-    assert live.sink.notes == ["the live page failed once: ZeroDivisionError: division by zero"]
+    assert live.sink.notes == ["a request to the live page failed: ZeroDivisionError: division by zero"]
 
 
 def test_off_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,14 +440,12 @@ def test_deeply_nested_json_is_refused(live: Live) -> None:
 
 
 def test_a_picture_shown_in_a_window_is_shown_though_nobody_browses() -> None:
-    class Shows:
-        is_lossless, needs_image, outputs = False, False, ()
+    class Shows(RecordingSink):
+        needs_image = False
 
         def __init__(self, answer: bool) -> None:
+            super().__init__(is_lossless=False)
             self.answer = answer
-
-        def open(self, *_args: object) -> None: ...
-        def finish(self) -> None: ...
 
         def write(self, *_args: object) -> bool:
             return self.answer

@@ -1,5 +1,7 @@
 """What a viewer of the preview can do, through a stand-in for the window."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -9,18 +11,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import stream
 from stream.capture.base import CaptureLog
 from stream.errors import SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.live.actions import HELP, KEYS, Action
-from stream.live.preview import MESSAGE_S, REDRAW_S, Preview
+from stream.live.preview import REDRAW_S, Preview
+from stream.live.view import MESSAGE_S
 from stream.live.window import WindowSink
 from stream.metrics import Metrics
+from stream.render import colormap
 from stream.render.layout import GAP_PX, Layout
-from stream.render.range import FixedRange
+from stream.render.range import EmaRange, FixedRange
 from stream.render.renderer import Renderer
 from stream.sinks.video import AudioPolicy, VideoSink
 from tests.jobs.test_run import video_times
+from tests.support.fakes import ScriptedSource
+from tests.support.fakes import frame as scripted_frame
 
 HEIGHT, WIDTH = 96, 128
 INFO = SourceInfo(
@@ -85,14 +92,17 @@ class Viewer:
             made.append(FakeWindow(title, size))
             return made[-1]
 
-        self.sink = WindowSink(controls=self.preview, show=make)
+        self.sink = WindowSink(controls=self.preview, make_window=make)
         self.sink.open(INFO, (1, 1))
         self.window = made[0]
         self.now = 100.0  # the hint to press ? is over
 
     def see(self, index: int = 0, **options: object) -> bool:
+        """Write and poll, as the pipeline does."""
         frame, depth = result(index, **options)  # type: ignore[arg-type]
-        return self.sink.write(frame, depth, frame.rgb)
+        shown = self.sink.write(frame, depth, frame.rgb)
+        self.sink.poll()
+        return shown
 
     def press(self, *keys: str) -> RgbImage:
         """Type keys, then wait until messages have gone; the picture then on show."""
@@ -219,16 +229,16 @@ def test_a_click_tells_the_depth_there_and_follows_it(viewer: Viewer, kind: Dept
     viewer.see(1, kind=kind)
     viewer.window.clicks = [(64, 48)]
     before = viewer.press().copy()
-    assert viewer.preview.depth_at_cursor() == says
+    assert viewer.preview.depth_at_point() == says
     assert (before[48, 60:69] != viewer.renderer.render(*result(kind=kind))[48, 60:69]).any(), "it is marked"
     viewer.press("l", "l")
     assert viewer.renderer.layout is Layout.SIDE
     viewer.window.clicks = [(WIDTH + GAP_PX + 64, 48)]
     viewer.press()
-    assert viewer.preview.depth_at_cursor() == says, "the right pane is the same place"
+    assert viewer.preview.depth_at_point() == says, "the right pane is the same place"
     viewer.window.clicks = [(WIDTH + 10, 48)]
     viewer.press()
-    assert viewer.preview.depth_at_cursor() is None
+    assert viewer.preview.depth_at_point() is None
 
 
 def test_help_and_numbers_can_be_shown_and_hidden(viewer: Viewer) -> None:
@@ -256,7 +266,7 @@ def test_the_numbers_are_those_of_the_run(viewer: Viewer) -> None:
     viewer.see(1, model="starter")
     lines = viewer.preview.numbers()
     assert lines[0] == "camera 30.0 fps  model 10.0 fps  shown 10.0 fps"
-    assert lines[1] == "age 50 ms, 95% below 50 ms"
+    assert lines[1] == "latency 50 ms, 95% below 50 ms"
     assert lines[2] == "dropped 1 corrupt, 60 model busy"
     assert lines[3] == "reconnected 2 times"
     assert lines[4] == "starter  depth  gray  0 to 1"
@@ -353,3 +363,63 @@ def test_a_recording_of_a_file_starts_at_zero(tmp_path: Path) -> None:
     viewer.press("r")
     (path,) = tmp_path.glob("*.mp4")
     assert video_times(path)[0][0] == 0
+
+
+def test_a_run_that_is_only_previewed_reports_the_scene_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = threading.Semaphore(1)
+
+    class Scenes(ScriptedSource):
+        """Four scenes of three frames; each frame waits until the one before was shown, so that none is dropped."""
+
+        def __iter__(self) -> Iterator[Frame]:
+            for index in range(12):
+                assert shown.acquire(timeout=20)
+                blank = scripted_frame(index)
+                noise = np.random.default_rng(index // 3).integers(0, 256, (*blank.size, 3), np.uint8)
+                yield replace(blank, rgb=noise)
+
+    class Window(FakeWindow):
+        def show(self, image: RgbImage) -> None:
+            super().show(image)
+            shown.release()
+
+    monkeypatch.setattr("stream.jobs.run.open_config_source", lambda _config: Scenes(12, live=True))
+    monkeypatch.setattr("stream.live.window.OpenCvWindow", Window)
+    report = stream.run("cam:0")
+    assert (report.shown, report.counters.get("scene_cuts")) == (12, 3)
+
+
+def test_scene_cuts_are_kept_when_a_viewer_changes_the_range() -> None:
+    renderer = Renderer(layout=Layout.DEPTH, colormap="gray", range_policy=EmaRange())
+    preview = Preview(renderer)
+    for scene in range(3):
+        still, depth = result(scene)
+        noise = np.random.default_rng(scene).integers(0, 256, still.rgb.shape, np.uint8)
+        preview.show(replace(still, rgb=noise), depth)
+    assert preview.scene_cuts == 2
+    preview.command("range", "0:1")
+    preview.command("range", "ema")
+    assert preview.scene_cuts == 2
+
+
+def test_a_key_and_a_control_of_the_page_do_the_same(viewer: Viewer) -> None:
+    def seen() -> dict[str, object]:
+        return {key: value for key, value in viewer.preview.state().items() if key != "latencies_ms"}
+
+    for key, name, value in (
+        ("l", "layout", "overlay"),
+        ("c", "colormap", colormap.NAMES[(colormap.NAMES.index("gray") + 1) % len(colormap.NAMES)]),
+        ("+", "alpha", 0.7),
+        ("m", "model", "two"),
+        (" ", "freeze", True),
+    ):
+        before = seen()
+        viewer.preview.press(key)
+        by_key = seen()
+        assert by_key["message"]
+        if name == "freeze":
+            viewer.preview.command(name, False)
+        else:
+            viewer.preview.command(name, before[name])
+        viewer.preview.command(name, value)
+        assert seen() == by_key

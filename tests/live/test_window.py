@@ -17,6 +17,9 @@ import pytest
 from stream.errors import SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.live.window import WindowSink, check_display
+from stream.pipeline.runner import Pipeline, Progress
+from stream.sinks.base import Sink
+from tests.support.fakes import ScriptedInference, ScriptedRenderer, ScriptedSource
 from tests.support.paths import REPOSITORY
 from tests.support.virtual_display import virtual_display
 
@@ -34,12 +37,14 @@ class FakeWindow:
         self.title, self.size = title, size
         self.shown: list[RgbImage] = []
         self.keys: list[int] = []
+        self.polls = 0
         self.visible, self.closed = True, 0
 
     def show(self, image: RgbImage) -> None:
         self.shown.append(image)
 
     def poll_key(self) -> int:
+        self.polls += 1
         return self.keys.pop(0) if self.keys else -1
 
     def is_visible(self) -> bool:
@@ -57,7 +62,7 @@ def opened() -> tuple[WindowSink, FakeWindow]:
         made.append(FakeWindow(title, size))
         return made[-1]
 
-    sink = WindowSink("look", show=make)
+    sink = WindowSink("look", make_window=make)
     sink.open(INFO, SIZE)
     return sink, made[0]
 
@@ -82,10 +87,11 @@ def test_key_asks_for_the_end(opened: tuple[WindowSink, FakeWindow], key: int) -
     sink, window = opened
     window.keys = [ord("x"), key]
     assert sink.write(FRAME, DEPTH, IMAGE)
+    sink.poll()
     assert not sink.wants_stop
     assert sink.write(FRAME, DEPTH, IMAGE)
+    sink.poll()
     assert sink.wants_stop
-    assert sink.closed_by_user
     assert not sink.write(FRAME, DEPTH, IMAGE)
     assert len(window.shown) == 2
     sink.keep_partial("stopped")
@@ -97,6 +103,24 @@ def test_closing_the_window_asks_for_the_end(opened: tuple[WindowSink, FakeWindo
     window.visible = False
     sink.poll()
     assert sink.wants_stop
+
+
+def test_a_run_polls_the_window_once_a_frame_and_while_it_waits() -> None:
+    made: list[FakeWindow] = []
+    rounds = 0
+
+    def make(title: str, size: tuple[int, int]) -> FakeWindow:
+        made.append(FakeWindow(title, size))
+        return made[-1]
+
+    def look(_progress: Progress) -> None:
+        nonlocal rounds
+        rounds += 1
+
+    sinks: list[Sink] = [WindowSink(make_window=make)]
+    Pipeline(ScriptedSource(12), ScriptedInference(), ScriptedRenderer(), sinks, on_progress=look).run()
+    assert len(made[0].shown) == 12
+    assert made[0].polls == rounds >= 12
 
 
 def test_abort_before_open_is_fine() -> None:
@@ -147,6 +171,7 @@ sink.open(INFO, SIZE)
 shown = 0
 while not sink.wants_stop:
     shown += sink.write(FRAME, DEPTH, IMAGE)
+    sink.poll()
     if shown == 5:
         print("ready", flush=True)
 sink.finish()

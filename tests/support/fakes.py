@@ -1,4 +1,4 @@
-"""Scripted stages for pipeline tests: they speak the real protocols and can be told where to fail or wait."""
+"""Scripted stages for pipeline tests: they keep the real contracts, and their hooks fail or wait where a test wants."""
 
 import threading
 import time
@@ -8,9 +8,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from stream.capture.base import CaptureLog, Skipped
+from stream.capture.base import CaptureLog, Skipped, Source
 from stream.channel import Channel, Closed
 from stream.frames import Depth, DepthKind, Frame, Result, RgbImage, SourceInfo, SourceKind
+from stream.infer.base import Inference
+from stream.render.base import BaseRenderer
+from stream.sinks.base import Sink
 
 SIZE = (24, 32)
 
@@ -40,7 +43,7 @@ def no_hook(_when: str, _index: int) -> None:
 
 
 @dataclass
-class ScriptedSource:
+class ScriptedSource(Source):
     """Yields `count` frames; `hook` is called before each one and at close."""
 
     count: int = 20
@@ -48,9 +51,10 @@ class ScriptedSource:
     hook: Hook = no_hook
     skip: frozenset[int] = frozenset()
     closed: int = 0
-    log: CaptureLog = field(default_factory=CaptureLog)
+    silence_limit_s: float | None = None
 
     def __post_init__(self) -> None:
+        self._log = CaptureLog()
         self.interrupted = threading.Event()
         kind = SourceKind.CAMERA if self.live else SourceKind.VIDEO
         self.info = SourceInfo(
@@ -77,7 +81,7 @@ class ScriptedSource:
 
 
 @dataclass
-class ScriptedInference:
+class ScriptedInference(Inference):
     """Computes a ramp for every frame."""
 
     hook: Hook = no_hook
@@ -102,7 +106,7 @@ class ScriptedInference:
 
 
 @dataclass
-class ScriptedRenderer:
+class ScriptedRenderer(BaseRenderer):
     """Shows the frame itself."""
 
     hook: Hook = no_hook
@@ -117,7 +121,7 @@ class ScriptedRenderer:
 
 
 @dataclass
-class RecordingSink:
+class RecordingSink(Sink):
     """Remembers what it was given and how it ended."""
 
     hook: Hook = no_hook

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from stream.capture.base import CaptureLog
+from stream.capture.base import CaptureLog, Source
 from stream.capture.stills.picture import DEFAULT_MAX_PIXELS, Picture, open_picture
 from stream.errors import SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
@@ -18,7 +18,7 @@ FORMATS = frozenset(("WEBP", "PNG", "AVIF"))
 _MILLISECOND = Fraction(1, 1000)
 
 
-class AnimatedSource:
+class AnimatedSource(Source):
     """Yields the frames of an animated image once, regardless of its loop count.
 
     Args:
@@ -46,7 +46,7 @@ class AnimatedSource:
         self._start_s, self._end_s = start_s or 0.0, end_s
         self._stop = threading.Event()
         self._picture: Picture | None = open_picture(path, max_pixels=max_pixels)
-        self.log = CaptureLog()
+        self._log = CaptureLog()
         try:
             first_ms = self._picture.decode_frame(self._picture.first_frame).duration_ms
         except SourceError:

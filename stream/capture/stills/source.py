@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from stream.capture.base import CaptureLog, Skipped
+from stream.capture.base import CaptureLog, Skipped, Source
 from stream.capture.stills.picture import DEFAULT_MAX_PIXELS, DecodedPicture, Picture, open_picture
 from stream.errors import SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
@@ -34,7 +34,7 @@ class _Job:
     result: Future[DecodedPicture]
 
 
-class ImagesSource:
+class ImagesSource(Source):
     """Yields the images at `paths`.
 
     `Frame.index` and `pts` count the images attempted, so a skipped one leaves a gap. `Frame.name` is the path relative
@@ -77,7 +77,7 @@ class ImagesSource:
         self._max_frames, self._max_pixels, self._clock = max_frames, max_pixels, clock
         self._stop = threading.Event()
         self._noted: set[str] = set()
-        self.log = CaptureLog(ignored=len(ignored))
+        self._log = CaptureLog(ignored=len(ignored))
         names = tuple(self._name_of(path) for path in self._paths)
         self.info = SourceInfo(
             name=name,

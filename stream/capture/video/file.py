@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream.capture.base import CaptureLog
+from stream.capture.base import CaptureLog, Source
 from stream.capture.video import hwaccel
 from stream.capture.video.decode import DecodeErrors, FrameMaker, choose_video_stream, decode, nominal_step, redacted
 from stream.errors import SourceError, SourceNotFoundError, UsageError, reason_of
@@ -36,7 +36,7 @@ _TOLERANCE = 1e-3
 """Tolerance in pts units: `--start 0.04` includes the frame at 1/25 s although the float 0.04 is not exactly 1/25."""
 
 
-class VideoSource:
+class VideoSource(Source):
     """Yields the frames of a video file or a finite URL.
 
     Args:
@@ -70,7 +70,7 @@ class VideoSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = redacted(str(path))
-        self.log = CaptureLog() if log is None else log
+        self._log = CaptureLog() if log is None else log
         self._stopped = threading.Event()
         self._max_frames, self._clock = max_frames, clock
         self._container = _open_file(Path(path), decoder, self.log) if container is None else container

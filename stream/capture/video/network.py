@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stream.capture.base import CaptureLog
+from stream.capture.base import CaptureLog, Source
 from stream.capture.video import hwaccel
 from stream.capture.video.decode import DecodeErrors, FrameMaker, choose_video_stream, decode, nominal_step, redacted
 from stream.capture.video.file import VideoSource
@@ -107,7 +107,7 @@ def end_may_be_restart(url: str) -> bool:
     return urlsplit(url).scheme.lower() in _CAMERA_SCHEMES
 
 
-class LiveSource:
+class LiveSource(Source):
     """Yields the frames of a live stream, decoded as they arrive.
 
     Args:
@@ -132,7 +132,7 @@ class LiveSource:
         log: CaptureLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.log = CaptureLog() if log is None else log
+        self._log = CaptureLog() if log is None else log
         self._url, self._container, self._read_timeout_s = url, container, read_timeout_s
         self._stopped = threading.Event()
         self._max_frames = max_frames

@@ -1,7 +1,7 @@
 "use strict";
-// The page's only script: shows what /events tells, posts what is changed, and comes back by itself.
+// Shows the state that /events sends, posts what the viewer changes, and reconnects by itself.
 const by = (id) => document.getElementById(id);
-const ages = []; // [milliseconds, milliseconds of the 95th percentile], two a second, two minutes
+const latencies = []; // [median, 95th percentile] in ms, twice a second, for two minutes
 let state = null, waiting = 0, events = null;
 
 function send(name, value) {
@@ -39,15 +39,17 @@ function numbers(entries) {
 
 function plot() {
   const canvas = by("plot"), draw = canvas.getContext("2d"), { width, height } = canvas;
-  const top = Math.max(100, ...ages.map((age) => age[1] || 0));
+  const top = Math.max(100, ...latencies.map((latency) => latency[1] || 0));
   draw.clearRect(0, 0, width, height);
   draw.font = "12px system-ui";
   draw.fillStyle = draw.strokeStyle = getComputedStyle(document.body).color;
-  draw.fillText(`age, up to ${Math.round(top)} ms`, 6, 14);
+  draw.fillText(`latency, up to ${Math.round(top)} ms`, 6, 14);
   [[1, 0.35], [0, 1]].forEach(([which, alpha]) => {
     draw.globalAlpha = alpha;
     draw.beginPath();
-    ages.forEach((age, index) => draw.lineTo(width * index / 239, height - 2 - (height - 22) * (age[which] || 0) / top));
+    latencies.forEach((latency, index) => {
+      draw.lineTo(width * index / 239, height - 2 - (height - 22) * (latency[which] || 0) / top);
+    });
     draw.stroke();
   });
   draw.globalAlpha = 1;
@@ -78,8 +80,8 @@ function show(next) {
   });
   if (by("recordings").children.length !== list.length) by("recordings").replaceChildren(...list);
   numbers(state.numbers);
-  ages.push(state.ages);
-  if (ages.length > 240) ages.shift();
+  latencies.push(state.latencies_ms);
+  if (latencies.length > 240) latencies.shift();
   plot();
 }
 
@@ -88,11 +90,11 @@ function watch() {
 }
 
 function listen() {
-  if (document.hidden) return; // a browser allows six connections to a host, and a page takes two
+  if (document.hidden) return; // browsers open at most six connections to a host, and a page takes two
   if (events) events.close();
   events = new EventSource("events");
   events.onmessage = (event) => {
-    if (waiting) { // it is back: the old picture stream is dead
+    if (waiting) { // reconnected: the old image stream is dead
       waiting = 0;
       watch();
     }
@@ -110,7 +112,7 @@ function retry() {
 
 by("picture").addEventListener("error", () => {
   if (document.hidden || (state && state.ended)) return;
-  say("no picture: too many viewers, or the connection broke; trying again", true);
+  say("no image: too many viewers, or the connection was lost; trying again", true);
   setTimeout(watch, 3000);
 });
 document.addEventListener("visibilitychange", () => {
