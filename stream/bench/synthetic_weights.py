@@ -1,12 +1,11 @@
-"""Networks with made-up weights, for measuring speed where the real ones are not here.
+"""Networks with synthetic weights, to measure speed where the real weights are missing.
 
-Invariant: the same on every machine, finite, and as large as trained ones are, so that no time is lost with denormal
-numbers or saved with zeros; what they compute means nothing.
+Invariant: the weights are finite, the same on every machine and as large as trained ones, so that denormal numbers and
+zeros do not distort the measurement; the depth means nothing.
 """
 
 import math
 import zlib
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,26 +17,28 @@ from stream.models.spec import ModelSpec
 
 
 def with_synthetic_weights(spec: ModelSpec, *, merge_norms: bool = True) -> LoadedModel:
-    """The network of a row with made-up weights.
+    """The network of a row with synthetic weights.
 
     Args:
         merge_norms: see `layers.fold_for_inference`.
 
     Raises:
-        UsageError: another runtime's model, which is its weights file.
+        UsageError: the network is defined by its weights file, in another runtime's format.
     """
     if registry.runtime_of(spec) != "torch":
-        raise UsageError("its network is in its weights file", where=spec.name, hint="`depthstream weights get` it")
+        hint = f"run `depthstream weights get {spec.name}`"
+        raise UsageError("its network is defined by its weights file", where=spec.name, hint=hint)
+
     network = registry.build(spec)
     state = {key: _tensor(key, tensor) for key, tensor in network.state_dict().items()}
     network.load_state_dict(state, assign=True)
     registry.finish(network, merge_norms=merge_norms)
     digest = f"{zlib.crc32(spec.name.encode()):08x}".ljust(64, "0")
-    return LoadedModel(spec=spec, network=network, weights_path=Path(), weights_sha256=digest)
+    return LoadedModel(spec=spec, make_network=lambda: network, weights_sha256=digest)
 
 
 def _tensor(key: str, meta: Tensor) -> Tensor:
-    """By role: kernels keep the variance of what they get (He et al. 2015), norms are near the identity."""
+    """Values by role: kernels keep the variance of their input (He et al. 2015), norms are close to the identity."""
     if not meta.dtype.is_floating_point:
         return torch.zeros(meta.shape, dtype=meta.dtype)
     generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))

@@ -5,6 +5,7 @@ Invariant: an engine that is returned is complete; whoever loads one closes it.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,16 @@ def find_weights(config: Config, *, on_download: "OnTransfer | None" = None) -> 
     )
 
 
+def preload(config: Config) -> None:
+    """Start the slow imports of the models that `config` names, in the background; a named export may not need them."""
+    from stream.models import registry
+
+    if config.inference.backend in ("auto", "torch"):
+        for text in (config.model.name or registry.DEFAULT, *config.model.also):
+            with suppress(UsageError):  # an unknown name is reported when the model is loaded
+                registry.preload(registry.find(text.partition("=")[0]))
+
+
 def load_engine(
     config: Config,
     *,
@@ -79,8 +90,10 @@ def load_engine(
     if backend not in ("auto", "torch") and asked.target_fps is not None:
         hint = "--target-fps changes the inference size; only torch can follow that quickly"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
+    # An exported network may be in the cache; then torch's own need not be built at all.
+    load = registry.load if backend in ("auto", "torch") or runtime != "torch" else registry.load_lazily
     with without_pool():
-        model = registry.load(
+        model = load(
             spec,
             weights=config.model.weights,
             weights_dir=config.model.weights_dir,

@@ -15,7 +15,15 @@ from stream.config import Config
 from stream.errors import StreamError
 from stream.frames import Result
 from stream.jobs.build import build_renderer, build_sinks, build_viewers
-from stream.jobs.models import common_kind, engine_inference, load_engine, model_configs, prepare, warn_of_memory
+from stream.jobs.models import (
+    common_kind,
+    engine_inference,
+    load_engine,
+    model_configs,
+    preload,
+    prepare,
+    warn_of_memory,
+)
 from stream.jobs.plan import plan_outputs
 from stream.jobs.report import Report, is_report, make_report
 from stream.jobs.source import open_config_source
@@ -65,6 +73,7 @@ def _wired(
     from stream.infer.switching import Adaptive, Switching
 
     with ExitStack() as unless_running:
+        preload(config)
         source = open_config_source(config)
         unless_running.callback(source.close)
         info, plan = source.info, plan_outputs(config, source.info)
@@ -210,6 +219,7 @@ def iter_config(
     notes = Notes(on_note)
     # No yield inside of `collected`: the caller's own code would run in this context.
     with collected(notes), ExitStack() as unless_running:
+        preload(config)
         source = open_config_source(config)
         unless_running.callback(source.close)
         engine = load_engine(config, exact=True, on_download=on_download)

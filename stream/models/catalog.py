@@ -1,6 +1,6 @@
 """Every checkpoint the program knows, one row each.
 
-Invariant: names and aliases are unique, and everything that tells one checkpoint from another stands in its row.
+Invariant: names and aliases are unique, and a row holds every difference between its checkpoint and the others.
 """
 
 from stream.frames import DepthKind
@@ -34,4 +34,4 @@ STARTER = ModelSpec(
 )
 
 MODELS: tuple[ModelSpec, ...] = (STARTER, *depth_anything.MODELS, *midas.MODELS)
-"""In the order in which they are listed."""
+"""In the order of `depthstream models`."""

@@ -1,11 +1,12 @@
-"""The convolutional decoder of DPT and MiDaS: feature maps of several strides become one map.
+"""The convolutional decoder of DPT and MiDaS: fuses feature maps of several strides into one map.
 
 Ranftl et al. 2021, "Vision Transformers for Dense Prediction" (arXiv:2103.13413), figure 1. The attribute names are
-those of the official checkpoints, of MiDaS and Depth Anything alike.
+those of the official checkpoints of MiDaS and Depth Anything.
 Invariant: maps go in and out finest first.
 """
 
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,23 +14,34 @@ from torch.nn import functional as F
 from stream.models.layers import doubled, size_of, upsample
 
 
+class Skip(Enum):
+    """What a residual unit adds to its convolutions' result."""
+
+    INPUT = auto()
+    RECTIFIED = auto()
+    """The input after its ReLU: in MiDaS v2.1 that ReLU works in place, before the skip is added."""
+
+
 class ResidualConvUnit(nn.Module):
     """Two 3×3 convolutions, each after a ReLU, around a skip."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, skip: Skip = Skip.INPUT) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self._skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C×H×W → the same shape."""
-        return self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True)) + x
+        rectified = F.relu(x)
+        y = self.conv2(F.relu(self.conv1(rectified), inplace=True))
+        return y + (x if self._skip is Skip.INPUT else rectified)
 
 
 class FeatureFusion(nn.Module):
-    """Adds a finer map to the coarser path and brings it to the next size.
+    """Adds a finer map to the coarser path and resizes the sum to the next size.
 
-    The coarsest one is built without a skip in mind but has the unit for it in every checkpoint.
+    The coarsest fusion has no path to add to; its `resConfUnit1` is unused but present in every checkpoint.
     """
 
     def __init__(self, channels: int, outputs: int) -> None:
@@ -42,7 +54,7 @@ class FeatureFusion(nn.Module):
         """N×C×H×W → N×C'×h×w with (h, w) = `size_hw`, or twice the size."""
         if skip is not None:
             path = path + self.resConfUnit1(skip)
-        # The official code upsamples first; a 1×1 convolution commutes with it and is a quarter of the work here.
+        # The official code upsamples first; a 1×1 convolution commutes with that and costs a quarter here.
         return upsample(self.out_conv(self.resConfUnit2(path)), size_hw or doubled(path))
 
 
@@ -51,8 +63,8 @@ class Scratch(nn.Module):
 
     Args:
         inputs: channels of the maps.
-        channels: of the decoder at each level, or at all.
-        fusion: (channels, outputs) → a module that is called like `FeatureFusion`.
+        channels: channels of the decoder, one number for all levels or one for each.
+        fusion: (channels, outputs) → a module with `FeatureFusion`'s interface.
     """
 
     def __init__(

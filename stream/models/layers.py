@@ -1,4 +1,4 @@
-"""What architectures share: same-padded convolutions, the transformer's parts, tables that depend on the input size.
+"""Layers that architectures share: same-padded convolutions, parts of transformers, tables for each input size.
 
 Invariant: folding changes no output by more than rounding (1e-5 of its standard deviation for `starter`).
 """
@@ -16,15 +16,15 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding, which is asymmetric for stride 2 and even sizes."""
 
     padded_weights: "SizeCache | None" = None
-    """Set by `fold_for_inference`: weights that do not change any more are padded once."""
+    """Set by `fold_for_inference`: weights that no longer change are padded once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """N×C×H×W → N×C'×⌈H/s⌉×⌈W/s⌉."""
         height, width = x.shape[-2:]
         total_h = same_padding(height, self.kernel_size[0], self.stride[0])
         total_w = same_padding(width, self.kernel_size[1], self.stride[1])
-        # Where one side needs one more than the other, a row or column of zeros before the kernel does the same
-        # as padding the input, without copying it: 290 instead of 806 µs for the largest map of `starter`.
+        # An odd total needs one more pixel of padding after the input than before it. A row or column of zeros in front
+        # of the kernel does the same without copying the input: 290 instead of 806 µs for the largest map of `starter`.
         odd_hw = (total_h % 2, total_w % 2)
         weight = self.weight
         if any(odd_hw):
@@ -35,31 +35,33 @@ class SameConv2d(nn.Conv2d):
 
 
 def same_padding(side: int, kernel: int, stride: int) -> int:
-    """Pixels of padding, both sides together; the odd one comes last."""
+    """Pixels of padding on both sides together; of an odd number, the larger half comes last."""
     return max((-(-side // stride) - 1) * stride + kernel - side, 0)
 
 
 class StandardizedConv2d(SameConv2d):
     """Same-padded convolution whose kernels have zero mean and unit variance (Qiao et al. 2019, arXiv:1903.10520).
 
-    The weights of the file are standardised once, by `fold_for_inference`, not at every forward.
+    `fold_for_inference` standardises the weights once; `forward` does not.
     """
 
     _EPS = 1e-8  # of BiT and timm's ResNetV2
 
     def standardize(self) -> None:
-        """Replace the weights by their standardised ones."""
+        """Standardise the weights, in place."""
         flat = self.weight.double().flatten(1)
         flat = (flat - flat.mean(1, keepdim=True)) / (flat.var(1, keepdim=True, correction=0) + self._EPS).sqrt()
         self.weight.data.copy_(flat.view_as(self.weight))
 
 
 def fold_for_inference(network: nn.Module, *, merge_norms: bool = True) -> None:
-    """Do once, in place, what depends on the weights alone: merge batch norms, standardise kernels, pad them.
+    """Do in advance, and in place, the work that depends on the weights only: merge batch norms, standardise kernels.
 
-    The tensors that the network was filled with are changed, a file that they map is not (it is mapped privately).
+    Changes the tensors of the network, but not a file that they are mapped from (the mapping is private). Expects a
+    network in eval mode whose modules register each batch norm right after the layer that feeds it.
 
-    For networks in eval mode whose modules register each batch norm right after the layer that feeds it.
+    Args:
+        merge_norms: merge batch norms into convolutions.
     """
     for module in network.modules():
         if isinstance(module, StandardizedConv2d):
@@ -83,7 +85,8 @@ def fold_batch_norms(module: nn.Module) -> None:
 
 
 def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """In place: a mapped file's pages become ours one by one, where a new tensor would stand beside them."""
+    """Modify weights in place: copy-on-write duplicates only the touched pages of the memory-mapped file; a new tensor
+    would double the memory."""
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("a batch norm without running statistics cannot be merged")
@@ -94,7 +97,7 @@ def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 class Mlp(nn.Module):
-    """Linear, GELU (the exact one), linear."""
+    """Linear layer, exact GELU, linear layer."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -106,7 +109,7 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values, as in ViT."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -134,9 +137,9 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 class SizeCache:
-    """Tables computed once for each size, from weights or none (position embeddings); bounded, newest kept.
+    """Tables computed once for each input size, such as resampled position tables; keeps the most recently used ones.
 
-    Not part of the state dict. Copies of a network share no entries.
+    Not part of the state dict. A copy of a network starts with empty caches.
     """
 
     _SIZES = 8
@@ -150,7 +153,7 @@ class SizeCache:
     def get(
         self, size_hw: tuple[int, int], device: torch.device, dtype: torch.dtype, compute: Callable[[], Tensor]
     ) -> Tensor:
-        """The table for `size_hw` there and in `dtype`; `compute` makes it."""
+        """The table for `size_hw` on `device` and in `dtype`; `compute` makes it if it is not cached."""
         key = (size_hw, device, dtype)
         table = self._tables.pop(key, None)
         if table is None:
@@ -162,7 +165,7 @@ class SizeCache:
 
 
 def upsample(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """N×C×H×W → N×C×h×w, bilinear with aligned corners: the decoders' way."""
+    """N×C×H×W → N×C×h×w, bilinear with aligned corners, as in the official decoders."""
     return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=True)
 
 

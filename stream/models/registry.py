@@ -4,9 +4,13 @@ Invariant: an architecture is looked up in one table; nothing else depends on a 
 """
 
 import difflib
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,24 +24,34 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DEFAULT = catalog.STARTER.name
-"""Used when no model is named: the one that needs no download."""
+"""The model used when none is named: the one that needs no download."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network in eval mode, fp32, on the CPU, with its weights.
+    """A model whose weights file has been found and hashed.
 
     Attributes:
-        network: float32 N×3×H×W, resized and normalised as `spec.input` says → N×H×W, as `spec.output` says.
-        weights_sha256: hex digest of the file.
-        notes: worth saying once.
+        weights_sha256: hex digest of the weights file.
+        make_network: makes `network`; called at most once.
+        notes: messages for the user.
     """
 
     spec: ModelSpec
-    network: "nn.Module"
-    weights_path: Path
     weights_sha256: str
+    make_network: Callable[[], "nn.Module"]
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def network(self) -> "nn.Module":
+        """float32 N×3×H×W, resized and normalised as `spec.input` says → N×H×W, as `spec.output` says.
+
+        In eval mode, fp32, on the CPU. Built and filled at the first access.
+
+        Raises:
+            ModelError: the weights file cannot be read or does not fit.
+        """
+        return self.make_network()
 
 
 def names() -> list[str]:
@@ -49,7 +63,7 @@ def find(name: str) -> ModelSpec:
     """The catalog row called `name`, by name or alias; case does not matter.
 
     Raises:
-        UsageError: there is none; names the nearest.
+        UsageError: there is none; the error suggests the closest name.
     """
     rows = {key.lower(): spec for spec in catalog.MODELS for key in (spec.name, *spec.aliases)}
     spec = rows.get(name.lower())
@@ -77,15 +91,45 @@ def load(
 
     Args:
         weights: a checkpoint to use instead of the catalog's.
-        commercial_only: refuse weights whose licence forbids commercial use; otherwise that is noted.
-        weights_dir, offline, on_progress, on_note: where the catalog's is looked for, and how it is downloaded; see
+        commercial_only: refuse weights whose licence forbids commercial use; otherwise `on_note` receives a note.
+        weights_dir, offline, on_progress, on_note: where to look for the catalog's file and how to download it; see
             `locate.find_file`.
         merge_norms: see `layers.fold_for_inference`.
 
     Raises:
         UsageError: unknown name, no such weights file or folder, or the licence is refused.
-        ModelError: the weights are nowhere, cannot be downloaded or read, or do not fit, or a file that the program
-            shipped or downloaded is not the published one.
+        ModelError: the weights cannot be found, downloaded or read, or do not fit, or a file that was shipped or
+            downloaded is not the published one.
+    """
+    loaded = load_lazily(
+        model,
+        weights=weights,
+        weights_dir=weights_dir,
+        offline=offline,
+        commercial_only=commercial_only,
+        on_progress=on_progress,
+        on_note=on_note,
+        merge_norms=merge_norms,
+    )
+    _ = loaded.network
+    return loaded
+
+
+def load_lazily(
+    model: str | ModelSpec,
+    *,
+    weights: Path | None = None,
+    weights_dir: Path | None = None,
+    offline: bool = False,
+    commercial_only: bool = False,
+    on_progress: OnTransfer | None = None,
+    on_note: OnNote | None = None,
+    merge_norms: bool = True,
+) -> LoadedModel:
+    """Like `load`, but builds the network only when it is used: a cached export never needs it.
+
+    Raises:
+        UsageError, ModelError: as `load`, except that an unreadable or unfit file is found at the first use.
     """
     spec = find(model) if isinstance(model, str) else model
     found = files(
@@ -98,10 +142,12 @@ def load(
         on_note=on_note,
     )
     paths, runtime = [file.path for file in found], _RUNTIMES.get(spec.architecture)
-    network = runtime(spec, paths) if runtime else _filled(spec, paths[0], merge_norms=merge_norms)
+
+    def make_network() -> "nn.Module":
+        return runtime(spec, paths) if runtime else _filled(spec, paths[0], merge_norms=merge_norms)
+
     notes = tuple(note for file in found for note in file.notes)
-    first = found[0]
-    return LoadedModel(spec=spec, network=network, weights_path=first.path, weights_sha256=first.sha256, notes=notes)
+    return LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network, notes=notes)
 
 
 def files(
@@ -117,7 +163,8 @@ def files(
     """The weights file and its companions, found or downloaded; arguments and errors as for `load`."""
     if spec.licence_note and commercial_only:
         hint = "`depthstream models` shows every licence"
-        raise UsageError(f"{spec.name} is {spec.licence}, for no commercial use", where="--commercial-only", hint=hint)
+        what = f"the licence of {spec.name} ({spec.licence}) forbids commercial use"
+        raise UsageError(what, where="--commercial-only", hint=hint)
     if spec.licence_note and on_note is not None:
         on_note(spec.licence_note)
     return [
@@ -144,15 +191,22 @@ def _filled(spec: ModelSpec, path: Path, *, merge_norms: bool) -> "nn.Module":
     except ModelError as error:
         if not (others := fitting(state_dict)):
             raise
-        raise ModelError(error.what, where=error.where, hint=f"it is a file for -m {' or -m '.join(others)}") from error
+        hint = f"the file fits -m {' or -m '.join(others)}"
+        raise ModelError(error.what, where=error.where, hint=hint) from error
     finish(network, merge_norms=merge_norms)
     return network
 
 
 def finish(network: "nn.Module", *, merge_norms: bool = True) -> None:
-    """Make a filled network ready for inference, in place; see `layers.fold_for_inference`."""
-    from stream.models.layers import fold_for_inference
+    """Make a filled network ready for inference, in place; see `layers.fold_for_inference`.
 
+    Raises:
+        ModelError: a tensor of the network has no values.
+    """
+    from stream.models.layers import fold_for_inference
+    from stream.models.weights.read import init_unsaved_buffers
+
+    init_unsaved_buffers(network)
     network.eval().requires_grad_(False)
     fold_for_inference(network, merge_norms=merge_norms)
 
@@ -164,20 +218,21 @@ def _openvino(spec: ModelSpec, files: Sequence[Path]) -> "nn.Module":
 
 
 def runtime_of(spec: ModelSpec) -> str:
-    """What executes a row's network: `torch`, or `openvino` for its own format."""
+    """The runtime of a row's network: `torch`, or `openvino` for its own format."""
     return "openvino" if spec.architecture in _RUNTIMES else "torch"
 
 
 _RUNTIMES: dict[str, Callable[[ModelSpec, Sequence[Path]], "nn.Module"]] = {"openvino_ir": _openvino}
-"""Architectures that another runtime executes, with what loads their files; all others are torch's."""
+"""Architectures that another runtime executes, with the function that loads their files; torch executes the others."""
 
 
 def build(spec: ModelSpec) -> "nn.Module":
     """The network of a row on the meta device: keys and shapes, no memory."""
     import torch
 
+    make = (_timm_architectures() if needs_timm(spec) else _architectures())[spec.architecture]
     with torch.device("meta"):
-        return _architectures()[spec.architecture](**dict(spec.options))
+        return make(**dict(spec.options))
 
 
 def is_ignored(spec: ModelSpec, key: str) -> bool:
@@ -186,7 +241,7 @@ def is_ignored(spec: ModelSpec, key: str) -> bool:
 
 
 def fitting(state_dict: Mapping[str, "Tensor"]) -> list[str]:
-    """The models, by name, whose keys and shapes are those of `state_dict`."""
+    """Names of the models whose keys and shapes are those of `state_dict`."""
     found = []
     for spec in catalog.MODELS:
         if spec.architecture in _RUNTIMES:
@@ -202,27 +257,59 @@ def fitting(state_dict: Mapping[str, "Tensor"]) -> list[str]:
     return found
 
 
+def needs_timm(spec: ModelSpec) -> bool:
+    """True if the network of a row is built from timm's classes."""
+    return spec.architecture in _NEED_TIMM
+
+
+def preload(spec: ModelSpec) -> None:
+    """Start importing timm in the background if the network of a row needs it: that takes 3 s.
+
+    An import that fails in the background fails again, and is reported, when the network is built.
+    """
+    if needs_timm(spec) and "stream.models.backbones" not in sys.modules:
+        threading.Thread(target=_import_timm, name="import timm", daemon=True).start()
+
+
+def _import_timm() -> None:
+    with suppress(Exception):  # `build` imports again
+        import stream.models.backbones  # noqa: F401
+
+
 def _architectures() -> dict[str, Callable[..., "nn.Module"]]:
     from stream.models.depth_anything.network import DepthAnything
-    from stream.models.midas import v21
-    from stream.models.midas.beit import Beit
     from stream.models.midas.levit import Levit, stem_transpose
     from stream.models.midas.network import Midas
-    from stream.models.midas.next_vit import NextVit
-    from stream.models.midas.swin import Swin
-    from stream.models.midas.vit import VitHybrid, VitLarge
+    from stream.models.midas.v21 import EfficientNetLite3
     from stream.models.starter import Starter
 
     return {
         "starter": Starter,
         "depth_anything": DepthAnything,
-        "beit": lambda **options: Midas(Beit(**options)),
         "efficientnet_lite3": lambda: Midas(
-            v21.EfficientNetLite3(), channels=(64, 128, 256, 512), head=(64, 32), align_corners=False
+            EfficientNetLite3(), channels=(64, 128, 256, 512), head=(64, 32), align_corners=False
         ),
         "levit": lambda: Midas(Levit(), before_head=stem_transpose(), head=(64, 8)),
+    }
+
+
+_NEED_TIMM = frozenset({"beit", "next_vit", "resnext101", "swin", "vit_hybrid", "vit_large"})
+"""The keys of `_timm_architectures`, without importing timm."""
+
+
+def _timm_architectures() -> dict[str, Callable[..., "nn.Module"]]:
+    from stream.models.midas.beit import BeitEncoder
+    from stream.models.midas.network import Midas
+    from stream.models.midas.next_vit import NextVit
+    from stream.models.midas.resnext import ResNext101
+    from stream.models.midas.swin import Swin
+    from stream.models.midas.v21 import RectifiedFusion
+    from stream.models.midas.vit import VitHybrid, VitLarge
+
+    return {
+        "beit": lambda **options: Midas(BeitEncoder(**options)),
         "next_vit": lambda: Midas(NextVit()),
-        "resnext101": lambda: Midas(v21.ResNext101(), fusion=v21.Fusion, align_corners=False),
+        "resnext101": lambda: Midas(ResNext101(), fusion=RectifiedFusion, align_corners=False),
         "swin": lambda **options: Midas(Swin(**options)),
         "vit_hybrid": lambda: Midas(VitHybrid()),
         "vit_large": lambda: Midas(VitLarge()),

@@ -1,4 +1,4 @@
-"""The data types of the model catalog: everything that tells one checkpoint from another; no torch.
+"""Data types of the model catalog: all the facts in which checkpoints differ. No torch.
 
 Invariant: a new checkpoint of a known architecture is one `ModelSpec`, never an `elif`.
 """
@@ -11,7 +11,7 @@ from stream.frames import DepthKind
 
 
 class Fit(StrEnum):
-    """How the network input size follows from the picture and the inference size N (MiDaS' names)."""
+    """Rule for the network input size, given the picture and the inference size N (MiDaS's names)."""
 
     AREA = "area"
     """Width × height ≈ N × N·4/3, so N is the height of a 4:3 picture (`starter`)."""
@@ -24,7 +24,7 @@ class Fit(StrEnum):
 
 
 class Resample(StrEnum):
-    """How a picture or a depth map is resized."""
+    """Method of resizing a picture or a depth map."""
 
     BICUBIC = "bicubic"
     BILINEAR = "bilinear"
@@ -34,7 +34,7 @@ class Resample(StrEnum):
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB, for values in [0, 1]: what nearly every backbone was trained with."""
+"""RGB, for values in [0, 1]; nearly every backbone was trained with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class InputPolicy:
 
     Attributes:
         size_hw: default inference size (height, width) in pixels.
-        multiple_of: both sides of the network input are a multiple of this.
-        fit: how the aspect is reconciled with `size_hw`.
+        multiple_of: both sides of the network input are multiples of this.
+        fit: rule for the network input size if the picture has another aspect ratio than `size_hw`.
         keep_aspect: False squeezes every picture to `size_hw`.
-        resample: how the picture is resized to it.
+        resample: method of resizing the picture to the network input.
         mean, std: per channel, RGB, for values in [0, 1].
-        fixed_size: True where the architecture takes `size_hw` alone.
+        fixed_size: True if the architecture accepts only `size_hw`.
     """
 
     size_hw: tuple[int, int]
@@ -63,15 +63,15 @@ class InputPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """Where a checkpoint comes from.
+    """Origin of a checkpoint.
 
     Attributes:
         file: the official file name.
-        url: where it is published, None where it is shipped in the package or not published.
-        sha256: hex digest, None where none is known.
+        url: address of the published file; None if it is shipped in the package or not published.
+        sha256: hex digest; None if unknown.
         packaged: True if the file is shipped in `stream/data`.
-        ignored_keys: keys (fnmatch patterns) of structural buffers that a file may hold and the model does not need.
-        companions: suffixes of further files that belong to it, published beside it under the same stem.
+        ignored_keys: keys (fnmatch patterns) of structural buffers that a file may contain and the model does not need.
+        companions: suffixes of further files of the model, published beside it under the same stem.
     """
 
     file: str
@@ -87,24 +87,24 @@ class ModelSpec:
     """One checkpoint of the catalog.
 
     Attributes:
-        name: as typed after `-m`; aliases are other unmistakable names for it.
+        name: the value of `-m`; aliases are other unambiguous names.
         architecture: key of the builder in `registry`; `options` are its keyword arguments.
         input: see `InputPolicy`.
-        output: the meaning of what the network returns.
-        max_depth_m: scale of the metric head, None for relative models.
-        upsample: how the network output becomes picture-sized.
+        output: meaning of the network's output.
+        max_depth_m: scale of the metric head; None for relative models.
+        upsample: method of resizing the network output to picture size.
         weights: see `WeightsFile`.
-        precisions: precisions that are safe; "fp32" always among them.
-        bf16_on_cpu: `auto` may take bf16 on processors that have it: there it was measured to be much faster than fp32,
-            and off by less than 4 % of a standard deviation (root mean square).
+        precisions: safe precisions; always includes "fp32".
+        bf16_on_cpu: True if `auto` may use bf16 on CPUs that support it: there it was measured to be much faster than
+            fp32, and off by less than 4 % of a standard deviation (root mean square).
         devices: kinds of device that it runs on.
         fp32_keys: state-dict keys (fnmatch patterns) that stay fp32 when weights are cast to half: position tables, and
             the last layer, whose rounding would show as steps in the depth.
         parameters_m: millions of trainable parameters.
         licence: SPDX identifier of the weights.
         source: paper or official repository.
-        recommended: named to people who use the default.
-        summary: one line for people: what it is good for and what it is not.
+        recommended: suggested to users of the default model.
+        summary: one line for users: strengths and weaknesses.
     """
 
     name: str
@@ -128,15 +128,15 @@ class ModelSpec:
 
     @property
     def licence_note(self) -> str:
-        """What must be said of a licence that forbids commercial use (the NC of Creative Commons), else empty."""
+        """The note for a licence that forbids commercial use (Creative Commons' NC), else empty."""
         return (
-            f"{self.weights.file}: its licence, {self.licence}, allows no commercial use"
+            f"{self.weights.file}: its licence, {self.licence}, does not allow commercial use"
             if "-NC" in self.licence
             else ""
         )
 
     def parts(self) -> "Iterator[ModelSpec]":
-        """This row for its weights file, then one like it for each companion."""
+        """This row with its weights file, then a copy of it for each companion file."""
         yield self
         for suffix in self.weights.companions:
             name, url = self.weights.file, self.weights.url
@@ -145,7 +145,7 @@ class ModelSpec:
             yield replace(self, weights=part)
 
     def describe(self) -> dict[str, object]:
-        """What people and programs want to know, as plain values."""
+        """The facts that `depthstream models` lists, as plain values."""
         height, width = self.input.size_hw
         return {
             "name": self.name,

@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytes
 
 
 def test_another_runtimes_model_has_no_synthetic_weights() -> None:
-    with pytest.raises(UsageError, match="its network is in its weights file"):
+    with pytest.raises(UsageError, match="its network is defined by its weights file"):
         with_synthetic_weights(registry.find("openvino_midas_v21_small_256"))
 
 

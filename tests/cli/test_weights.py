@@ -78,7 +78,7 @@ def test_get_prints_the_path_and_tells_people_the_licence(
     assert out.splitlines() == [str(tmp_path / "cache" / "tiny.pt"), str(PACKAGED)]
     assert err.splitlines() == [
         f"note: downloading tiny.pt to {tmp_path / 'cache'}",
-        "note: tiny.pt: its licence, CC-BY-NC-4.0, allows no commercial use",
+        "note: tiny.pt: its licence, CC-BY-NC-4.0, does not allow commercial use",
     ]
     assert invoke(["weights", "get", "tiny"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'cache' / 'tiny.pt'}\n", "")
@@ -99,8 +99,8 @@ def test_one_failure_does_not_stop_the_others(
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'cache' / 'second.pt'}\n"
     first, last = err.splitlines()
-    assert first.startswith(f"depthstream: {server.url}: the server answers 404")
-    assert last.startswith("depthstream: secret: its weights secret.pt are published nowhere")
+    assert first.startswith(f"depthstream: {server.url}: the server answered 404")
+    assert last.startswith("depthstream: secret: the weights (secret.pt) were never published")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_run_fetches_its_weights_once_and_says_so_once(
     arguments = ["run", "photo.png", "-m", "two", "--overwrite", "--device", "cpu", "--input-size", "64"]
 
     assert invoke([*arguments, "--offline"]) == 1
-    assert "downloads are off" in capsys.readouterr().err
+    assert "downloads are disabled" in capsys.readouterr().err
     assert invoke([*arguments, "--set", "model.offline=true"]) == 1
     assert server.requests == []
     capsys.readouterr()
@@ -178,7 +178,7 @@ def test_a_run_fetches_its_weights_once_and_says_so_once(
     assert invoke([*arguments, "--json"]) == 0
     out, err = capsys.readouterr()
     told = [line.removeprefix("note: ") for line in err.splitlines() if "two.safetensors" in line]
-    licence = "two.safetensors: its licence, CC-BY-NC-4.0, allows no commercial use"
+    licence = "two.safetensors: its licence, CC-BY-NC-4.0, does not allow commercial use"
     assert told == [licence, f"downloading two.safetensors to {tmp_path / 'cache'}"]
     report = json.loads(out)
     assert report["weights_sha256"] == STARTER.weights.sha256
@@ -188,7 +188,7 @@ def test_a_run_fetches_its_weights_once_and_says_so_once(
     assert invoke([*arguments, "--weights-dir", str(tmp_path / "mine"), "--offline"]) == 0
     assert [line for line in capsys.readouterr().err.splitlines() if "two.safetensors" in line] == [f"note: {licence}"]
     assert invoke([*arguments, "--weights-dir", str(tmp_path / "mine"), "--commercial-only"]) == 2
-    assert "--commercial-only: two is CC-BY-NC-4.0" in capsys.readouterr().err
+    assert "--commercial-only: the licence of two (CC-BY-NC-4.0) forbids commercial use" in capsys.readouterr().err
     assert len(server.requests) == 2
 
 

@@ -251,7 +251,7 @@ def test_what_is_needed_is_checked_before_the_first_model_runs(
     monkeypatch.setattr(job, "precompute_maps", lambda *_args: pytest.fail("a model was run"))
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
     assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
-    assert "dpt_levit_224.pt are not here" in capsys.readouterr().err
+    assert "dpt_levit_224.pt) are missing" in capsys.readouterr().err
     assert invoke(["compare", "photos", *models, "--precision", "fp16"]) == 2
     Path("report").mkdir()
     assert invoke(["compare", "photos", *models, "-o", "report", "--report", "report/compare.json"]) == 2

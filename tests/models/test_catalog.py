@@ -95,7 +95,6 @@ def test_another_weights_file_of_the_same_format_loads(tmp_path: Path) -> None:
     usual, retrained = registry.load("starter"), registry.load("starter", weights=path)
     x = torch.zeros(1, 3, 64, 96)
     torch.testing.assert_close(retrained.network(x), usual.network(x) + 1)
-    assert retrained.weights_path == path
     assert retrained.weights_sha256 == sha256(path) != usual.weights_sha256
     assert retrained.notes == (f"{path}: not the published file (sha256 {sha256(path)})",)
     assert usual.notes == ()
@@ -103,15 +102,13 @@ def test_another_weights_file_of_the_same_format_loads(tmp_path: Path) -> None:
 
 def test_a_changed_packaged_file_is_refused() -> None:
     spec = replace(catalog.STARTER, weights=replace(catalog.STARTER.weights, sha256="0" * 64))
-    with pytest.raises(
-        ModelError, match=r"starter\.safetensors: is damaged: its sha256 is .*; install depthstream again"
-    ):
+    with pytest.raises(ModelError, match=r"starter\.safetensors: is damaged: its sha256 is .*; reinstall depthstream"):
         registry.load(spec)
 
 
 def test_a_file_that_is_not_there_says_where_to_get_it() -> None:
     weights = replace(catalog.STARTER.weights, packaged=False, url="https://example.org/starter.safetensors")
-    with pytest.raises(ModelError, match=r"fetch https://example\.org/starter\.safetensors by hand and put it into"):
+    with pytest.raises(ModelError, match=r"download https://example\.org/starter\.safetensors by hand and put it into"):
         registry.load(replace(catalog.STARTER, weights=weights), offline=True)
     with pytest.raises(UsageError, match="no such weights file"):
         registry.load("starter", weights=Path("nowhere.safetensors"))

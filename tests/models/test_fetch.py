@@ -94,8 +94,8 @@ def test_the_licence_is_said_where_it_matters_and_the_unverified_is_said(server:
     fetched = run(server.spec(sha256=None, licence="CC-BY-NC-4.0"))
     assert fetched.sha256 == SHA256
     assert run.notes[1:] == [
-        "tiny.pt: its licence, CC-BY-NC-4.0, allows no commercial use",
-        "tiny.pt: unverified, its publisher's sha256 is not known",
+        "tiny.pt: its licence, CC-BY-NC-4.0, does not allow commercial use",
+        "tiny.pt: not verified, because the publisher's sha256 is unknown",
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_ended(server: Server, run: Run
     error = run.fails(server.spec(), attempts=1)
     assert error.startswith(
         f"{server.url}: the download failed: the connection ended after 20 kB of 50 kB; "
-        f"run again to go on after 20 kB, or fetch it by hand and put it into {run.folder}"
+        f"run again to resume after 20 kB, or download it by hand and put it into {run.folder}"
     )
     assert run.left == PARTIAL
     assert run(server.spec()).sha256 == SHA256
@@ -216,8 +216,8 @@ def test_a_refusal_is_final(server: Server, run: Run, code: int) -> None:
     server.faults = [refuse(code)]
     error = run.fails(server.spec())
     reason = http.client.responses[code]
-    hint = f"fetch it by hand and put it into {run.folder}, or pass it with --weights"
-    assert error == f"{server.url}: the server answers {code} ({reason}); {hint}"
+    hint = f"download it by hand and put it into {run.folder}, or pass it with --weights"
+    assert error == f"{server.url}: the server answered {code} ({reason}); {hint}"
     assert (len(server.requests), run.waits, run.left) == (1, [], [])
 
 
@@ -230,7 +230,8 @@ def test_trouble_that_passes_is_waited_for(server: Server, run: Run) -> None:
 def test_trouble_that_stays_is_told(server: Server, run: Run) -> None:
     server.faults = [refuse(503)] * 9
     error = run.fails(server.spec())
-    assert "failed 4 times, at last: the server answers 503 (Service Unavailable); try again later, or fetch" in error
+    last = "last error: the server answered 503 (Service Unavailable)"
+    assert f"failed 4 times; {last}; try again later, or download" in error
     assert (len(server.requests), run.waits, run.left) == (4, [1.0, 2.0, 4.0], [])
 
 
@@ -241,7 +242,7 @@ def test_trouble_that_stays_is_told(server: Server, run: Run) -> None:
 def test_a_web_page_is_no_file(server: Server, run: Run, content_type: str, body: bytes) -> None:
     server.faults = [page(content_type, body)]
     error = run.fails(server.spec(sha256=None))
-    assert f"{server.url}: a web page came instead of the file" in error
+    assert f"{server.url}: the server sent a web page instead of the file" in error
     assert "--weights" in error
     assert (len(server.requests), run.left) == (1, [])
 
@@ -268,7 +269,7 @@ def test_an_empty_answer_is_no_file(server: Server, run: Run) -> None:
 
 def test_another_file_is_removed(server: Server, run: Run) -> None:
     error = run.fails(server.spec(sha256="0" * 64))
-    assert f"its sha256 is {SHA256} instead of {'0' * 64}; removed; run again, or fetch it by hand" in error
+    assert f"sha256 {SHA256} instead of {'0' * 64}; run again, or download it by hand" in error
     assert run.left == []
 
 
@@ -281,7 +282,7 @@ def test_redirects_are_followed_while_resuming_too(server: Server, run: Run) -> 
 
 def test_a_redirect_in_circles_ends(server: Server, run: Run) -> None:
     server.faults = [redirect("/tiny.pt")] * 30
-    assert "the server answers 302" in run.fails(server.spec())
+    assert "the server answered 302" in run.fails(server.spec())
 
 
 def test_a_redirect_from_https_to_http_is_refused() -> None:
@@ -303,14 +304,14 @@ def test_a_server_that_falls_silent_is_asked_again(server: Server, run: Run) -> 
 
 def test_a_server_that_stays_silent_is_told(server: Server, run: Run) -> None:
     server.faults = [stall(0)] * 2
-    assert "failed 2 times, at last: no data came in time" in run.fails(server.spec(), timeout_s=0.05, attempts=2)
+    assert "failed 2 times; last error: no data arrived in time" in run.fails(server.spec(), timeout_s=0.05, attempts=2)
 
 
 def test_nobody_listens(run: Run, server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/tiny.pt"
     spec = replace(server.spec(), weights=replace(server.spec().weights, url=url))
-    assert "failed 4 times, at last: cannot be reached: " in run.fails(spec)
+    assert "failed 4 times; last error: cannot be reached: " in run.fails(spec)
     assert run.left == []
 
 
@@ -322,20 +323,21 @@ def test_a_certificate_that_is_not_trusted_is_final(server: Server, run: Run, mo
         raise urllib.error.URLError(reason)
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", fail)
-    assert "the server's certificate cannot be verified: self-signed certificate; fetch" in run.fails(server.spec())
+    assert "the server's certificate cannot be verified: self-signed certificate; download" in run.fails(server.spec())
     assert run.waits == []
 
 
 def test_an_unpublished_file_has_to_be_given(server: Server, run: Run) -> None:
     spec = replace(server.spec(), weights=replace(server.spec().weights, url=None))
     error = run.fails(spec)
-    assert error == "tiny: its weights tiny.pt are published nowhere; pass a file you have with --weights"
+    assert error == "tiny: the weights (tiny.pt) were never published; if you have the file, pass it with --weights"
 
 
 def test_no_room_is_said_before(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: type("Usage", (), {"free": len(CONTENT) - 1})())
     error = run.fails(server.spec())
-    assert error.startswith(f"{run.folder}: 50 kB to download, but 50 kB free; free some space, or fetch {server.url}")
+    hint = f"free some space, or download {server.url}"
+    assert error.startswith(f"{run.folder}: 50 kB to download, but only 50 kB is free; {hint}")
     assert run.left == []
 
 
@@ -354,7 +356,7 @@ def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     error = run.fails(server.spec())
     assert (
         error
-        == f"{run.folder}: cannot be written: Not a directory; fetch {server.url} by hand and pass it with --weights"
+        == f"{run.folder}: cannot be written: Not a directory; download {server.url} by hand and pass it with --weights"
     )
     assert server.requests == []
 
@@ -398,7 +400,7 @@ def test_two_processes_fetch_once(server: Server, run: Run) -> None:
         assert server.arrived.wait(30)
         assert run(server.spec(), on_note=release).sha256 is None
         assert other.communicate()[0].strip() == SHA256
-    assert notes == ["tiny.pt: another process is downloading it; waiting for that"]
+    assert notes == ["tiny.pt: waiting for another process that is downloading it"]
     assert len(server.requests) == 1
 
 

@@ -134,7 +134,7 @@ def test_a_damaged_download_is_refused(server: Server, cache: Path) -> None:
     error = refusal(server.spec())
     assert error == (
         f"{path}: is damaged: its sha256 is {sha256(path)} instead of the published {SHA256}; "
-        "`depthstream weights get tiny` fetches it again"
+        "`depthstream weights get tiny` downloads it again"
     )
 
 
@@ -175,8 +175,8 @@ def test_offline_fetches_nothing(
         monkeypatch.setenv("DEPTHSTREAM_OFFLINE", variable)
     error = refusal(server.spec(), offline=variable is None)
     assert error == (
-        "tiny: its weights tiny.pt are not here, and downloads are off (--offline or DEPTHSTREAM_OFFLINE); "
-        f"fetch {server.url} by hand and put it into {cache}, or pass it with --weights"
+        "tiny: the weights (tiny.pt) are missing, and downloads are disabled (--offline or DEPTHSTREAM_OFFLINE); "
+        f"download {server.url} by hand and put it into {cache}, or pass it with --weights"
     )
     assert server.requests == []
     put(cache / "tiny.pt")
@@ -192,7 +192,7 @@ def test_the_variable_can_say_no(server: Server, variable: str, monkeypatch: pyt
 @pytest.mark.parametrize("offline", [True, False])
 def test_an_unpublished_file_has_to_be_given(server: Server, offline: bool) -> None:
     spec = replace(server.spec(), weights=replace(server.spec().weights, url=None))
-    assert "pass a file you have with --weights" in refusal(spec, offline=offline)
+    assert "if you have the file, pass it with --weights" in refusal(spec, offline=offline)
 
 
 def test_what_was_named_must_be_there(server: Server, tmp_path: Path) -> None:
@@ -215,12 +215,10 @@ def test_a_model_is_loaded_from_what_is_found(cache: Path, tmp_path: Path) -> No
     spec = replace(STARTER, weights=replace(STARTER.weights, file="other.pt", packaged=False))
     notes: list[str] = []
     model = registry.load(spec, weights_dir=tmp_path / "mine", on_note=notes.append)
-    assert model.weights_path == tmp_path / "mine" / "other.safetensors"
-    assert model.weights_sha256 == sha256(model.weights_path)
-    assert (
-        list(model.notes) == notes == [f"{model.weights_path}: not the published file (sha256 {model.weights_sha256})"]
-    )
-    with pytest.raises(ModelError, match="downloads are off"):
+    path = tmp_path / "mine" / "other.safetensors"
+    assert model.weights_sha256 == sha256(path)
+    assert list(model.notes) == notes == [f"{path}: not the published file (sha256 {sha256(path)})"]
+    with pytest.raises(ModelError, match="downloads are disabled"):
         registry.load(spec, offline=True)
 
 
@@ -241,8 +239,10 @@ def test_a_non_commercial_licence_is_said_at_use_or_refused(tmp_path: Path) -> N
     (tmp_path / spec.weights.file).write_bytes(b"weights")
     said: list[str] = []
     registry.files(spec, weights_dir=tmp_path, on_note=said.append)
-    assert said[0] == "depth_anything_v2_vitb.pth: its licence, CC-BY-NC-4.0, allows no commercial use"
-    with pytest.raises(UsageError, match=r"--commercial-only: depth_anything_v2_vitb is CC-BY-NC-4\.0"):
+    assert said[0] == "depth_anything_v2_vitb.pth: its licence, CC-BY-NC-4.0, does not allow commercial use"
+    with pytest.raises(
+        UsageError, match=r"--commercial-only: the licence of depth_anything_v2_vitb \(CC-BY-NC-4\.0\) forbids"
+    ):
         registry.files(spec, weights_dir=tmp_path, commercial_only=True)
     said.clear()
     registry.files(STARTER, commercial_only=True, on_note=said.append)

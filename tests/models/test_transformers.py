@@ -17,13 +17,10 @@ from stream.errors import ModelError
 from stream.models import catalog, registry
 from stream.models.depth_anything import dinov2
 from stream.models.depth_anything.network import DepthAnything
-from stream.models.layers import fold_for_inference
-from stream.models.midas import vit
-from stream.models.midas.beit import Beit
+from stream.models.midas.beit import BeitEncoder
 from stream.models.midas.network import Midas
-from stream.models.midas.reassemble import Reassembled
-from stream.models.midas.resnet_v2 import Stage
 from stream.models.midas.swin import Swin
+from stream.models.midas.vit import VitHybrid, VitLarge
 from stream.models.spec import ModelSpec
 from stream.models.weights.read import fill, read_state_dict
 from stream.models.weights.transformers import to_official
@@ -50,10 +47,9 @@ def hf() -> Iterator[Any]:
 
 
 @pytest.fixture
-def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Position tables of 5×5 and 4×4 patches, so that native sizes are 70 and 64 pixels."""
+def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position table of 5×5 patches for DINOv2, so that its native size is 70 pixels."""
     monkeypatch.setattr(dinov2, "_GRID", 5)
-    monkeypatch.setattr(vit, "_GRID", 4)
 
 
 # How transformers is asked for a model; the arguments are those of our networks.
@@ -105,14 +101,14 @@ def hf_vit(
     depth: int = 24,
     heads: int = 16,
     taps: tuple[int, ...] = (5, 11, 17, 23),
-    outputs: tuple[int, ...] = (256, 512, 1024, 1024),
+    channels: tuple[int, ...] = (256, 512, 1024, 1024),
     decoder: int = 256,
     grid: int = 24,
     **options: Any,
 ) -> Any:
     return hf_dpt(
         hf,
-        outputs,
+        channels,
         decoder,
         image_size=16 * grid,
         hidden_size=width,
@@ -132,9 +128,9 @@ def hf_hybrid(
     depth: int = 12,
     heads: int = 12,
     taps: tuple[int, ...] = (8, 11),
-    outputs: tuple[int, ...] = (256, 512, 768, 768),
+    channels: tuple[int, ...] = (256, 512, 768, 768),
     stages: tuple[int, ...] = (256, 512, 1024),
-    blocks: tuple[int, ...] = (3, 4, 9),
+    layers: tuple[int, ...] = (3, 4, 9),
     decoder: int = 256,
     grid: int = 24,
 ) -> Any:
@@ -144,7 +140,7 @@ def hf_hybrid(
         depth=depth,
         heads=heads,
         taps=(0, 1, *taps),
-        outputs=outputs,
+        channels=channels,
         decoder=decoder,
         grid=grid,
         is_hybrid=True,
@@ -154,7 +150,7 @@ def hf_hybrid(
             "model_type": "bit",
             "global_padding": "same",
             "layer_type": "bottleneck",
-            "depths": list(blocks),
+            "depths": list(layers),
             "hidden_sizes": list(stages),
             "out_features": ["stage1", "stage2", "stage3"],
             "embedding_dynamic_padding": True,
@@ -212,33 +208,6 @@ def hf_swin2(
     return hf_dpt(hf, tuple(width << n for n in range(4)), decoder, backbone_config=backbone)
 
 
-class SmallVit(Reassembled):
-    """`VitLarge` in small."""
-
-    channels, _taps = OUTPUTS, (1, 2, 3, 4)
-    forward = vit.VitLarge.forward
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = vit.VisionTransformer(width=32, depth=5, heads=2, embed=vit.PatchEmbed(32))
-        self.add_reassembly(32, self.channels)
-
-
-class SmallHybrid(Reassembled):
-    """`VitHybrid` in small."""
-
-    channels, _taps = (128, 256, 24, 32), (3, 4)
-    forward = vit.VitHybrid.forward
-
-    def __init__(self) -> None:
-        super().__init__()
-        embed = vit.HybridEmbed(32)
-        embed.backbone.stages = nn.Sequential(Stage(64, 128, 1, 1), Stage(128, 256, 2, 2), Stage(256, 384, 1, 2))
-        embed.proj = nn.Conv2d(384, 32, 1)
-        self.model = vit.VisionTransformer(width=32, depth=5, heads=2, embed=embed)
-        self.add_reassembly(32, self.channels, first=3)
-
-
 def midas(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return lambda **options: Midas(encoder(**options), channels=DECODER, head=(DECODER, 32))
 
@@ -266,7 +235,7 @@ def swin2(**options: Any) -> Case:
     return Case(theirs=hf_swin2, ours=midas(Swin), both=small, extra={"decoder": DECODER})
 
 
-VIT = {"width": 32, "depth": 5, "heads": 2, "decoder": DECODER, "grid": 4}
+VIT = {"width": 32, "depth": 5, "heads": 2, "grid": 4}
 CASES: dict[str, Case] = {
     "depth anything v1": depth_anything(taps=(2, 3, 4, 5)),
     "depth anything v2": depth_anything(taps=(0, 2, 3, 5)),
@@ -275,18 +244,26 @@ CASES: dict[str, Case] = {
     # transformers takes squares alone for this one, and the native size alone for the next.
     "dpt large": Case(
         theirs=hf_vit,
-        ours=midas(SmallVit),
-        extra={**VIT, "taps": (1, 2, 3, 4), "outputs": OUTPUTS},
+        ours=midas(VitLarge),
+        both={**VIT, "taps": (1, 2, 3, 4), "channels": OUTPUTS},
+        extra={"decoder": DECODER},
         sizes=((64, 64), (96, 96)),
     ),
     "dpt hybrid": Case(
         theirs=hf_hybrid,
-        ours=midas(SmallHybrid),
-        extra={**VIT, "taps": (3, 4), "outputs": (128, 256, 24, 32), "stages": (128, 256, 384), "blocks": (1, 2, 1)},
+        ours=midas(VitHybrid),
+        both={
+            **VIT,
+            "taps": (3, 4),
+            "channels": (128, 256, 24, 32),
+            "stages": (128, 256, 384),
+            "layers": (1, 2, 1),
+        },
+        extra={"decoder": DECODER},
     ),
     "dpt beit": Case(
         theirs=hf_beit,
-        ours=midas(Beit),
+        ours=midas(BeitEncoder),
         both={"width": 32, "depth": 4, "heads": 2, "grid": 4, "taps": (0, 1, 2, 3), "channels": OUTPUTS},
         extra={"decoder": DECODER},
         sizes=((64, 64), (64, 96)),
@@ -320,8 +297,7 @@ def filled(case: Case, path: Path) -> nn.Module:
     with torch.device("meta"):
         network = case.ours(**case.both)
     fill(network, read_state_dict(path), where=str(path))
-    network.eval().requires_grad_(False)
-    fold_for_inference(network)
+    registry.finish(network)
     return network
 
 
@@ -332,7 +308,7 @@ def assert_same_depth(given: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_depth_is_that_of_transformers(hf: Any, small_grids: None, tmp_path: Path, name: str) -> None:
+def test_the_depth_is_that_of_transformers(hf: Any, small_grid: None, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     theirs, path = theirs_and_file(hf, case, tmp_path)
     network = filled(case, path)
@@ -347,7 +323,7 @@ UNUSED = ("neck.fusion_stage.layers.0.residual_layer1.", "backbone.embeddings.ma
 
 
 @pytest.mark.parametrize("name", ["depth anything v2", "dpt large", "dpt hybrid", "dpt beit", "dpt swin2"])
-def test_a_file_may_lack_what_nothing_depends_on(hf: Any, small_grids: None, tmp_path: Path, name: str) -> None:
+def test_a_file_may_lack_what_nothing_depends_on(hf: Any, small_grid: None, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     theirs, path = theirs_and_file(hf, case, tmp_path)
     tensors = load_file(path)
@@ -367,7 +343,7 @@ def test_a_file_may_lack_what_nothing_depends_on(hf: Any, small_grids: None, tmp
         ("head.head.1.weight", "1 unknown: head.head.1.weight"),
     ],
 )
-def test_an_unknown_entry_is_refused(hf: Any, small_grids: None, tmp_path: Path, key: str, message: str) -> None:
+def test_an_unknown_entry_is_refused(hf: Any, small_grid: None, tmp_path: Path, key: str, message: str) -> None:
     case = CASES["dpt beit"]
     _, path = theirs_and_file(hf, case, tmp_path)
     save_file({**load_file(path), key: torch.zeros(32)}, tmp_path / "more.safetensors")
@@ -386,7 +362,7 @@ def test_an_unknown_entry_is_refused(hf: Any, small_grids: None, tmp_path: Path,
     ],
 )
 def test_what_cannot_be_joined_is_refused(
-    hf: Any, small_grids: None, tmp_path: Path, parts: list[str], value: Tensor | None
+    hf: Any, small_grid: None, tmp_path: Path, parts: list[str], value: Tensor | None
 ) -> None:
     case = CASES["depth anything v2"]
     _, path = theirs_and_file(hf, case, tmp_path)
@@ -401,7 +377,7 @@ def test_what_cannot_be_joined_is_refused(
         filled(case, tmp_path / "less.safetensors")
 
 
-def test_nothing_is_copied_but_queries_keys_and_values(hf: Any, small_grids: None, tmp_path: Path) -> None:
+def test_nothing_is_copied_but_queries_keys_and_values(hf: Any, small_grid: None, tmp_path: Path) -> None:
     _, path = theirs_and_file(hf, CASES["dpt beit"], tmp_path)
     tensors = {key: value for key, value in load_file(path).items() if not key.startswith(UNUSED)}
     # Files converted by an old version of transformers hold the index, which follows from the size.

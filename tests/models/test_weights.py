@@ -51,7 +51,7 @@ class Unsafe:
 def test_code_is_never_run(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "a.pth"
     torch.save({"model": Unsafe()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelError, match="holds code besides tensors"):
+    with pytest.raises(ModelError, match="contains code besides tensors"):
         read_state_dict(path)
 
 
@@ -94,12 +94,12 @@ def test_cut_off(tmp_path: Path, kind: str, keep: float) -> None:
 def test_noise(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(bytes(range(256)) * 40)
-    with pytest.raises(ModelError, match="is no checkpoint"):
+    with pytest.raises(ModelError, match="is not a checkpoint"):
         read_state_dict(path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [([1, 2], "holds a list, not a state dict"), ({"epoch": 3}, "holds no tensors")]
+    ("content", "message"), [([1, 2], "contains a list, not a state dict"), ({"epoch": 3}, "contains no tensors")]
 )
 def test_no_state_dict(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "a.pt")
@@ -137,7 +137,7 @@ def test_every_misfit_is_named() -> None:
         fill(network(), given, where="a.pt")
     assert str(caught.value) == (
         "a.pt: does not fit this model: 1 missing: 1.bias; 1 unknown: extra.weight; "
-        "1 of another shape: 0.weight (3, 3) instead of (2, 3); another model's file?"
+        "1 of another shape: 0.weight (3, 3) instead of (2, 3); is it the file of another model?"
     )
 
 
@@ -167,5 +167,5 @@ def test_safetensors_are_recognised_by_their_content(tmp_path: Path) -> None:
 
 
 def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"1 quantised \(only floating point is read\): weight"):
+    with pytest.raises(ModelError, match=r"1 quantised \(only floating point is supported\): weight"):
         fill(nn.Linear(2, 1), {"weight": torch.ones(1, 2, dtype=torch.int8), "bias": torch.ones(1)}, where="x.pt")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import stream
 from stream.models import registry
-from stream.models.starter import Encoder, Starter
+from stream.models.starter import Starter, StarterEncoder
 from tests.support.starter_scripts import needs_compiler
 
 import dataset  # isort: skip
@@ -173,7 +173,7 @@ def run_training(work: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_merged_norms_change_neither_maps_nor_gradients(compiled: bool) -> None:
     torch.manual_seed(5)
-    plain, merged = Encoder(), Encoder()
+    plain, merged = StarterEncoder(), StarterEncoder()
     for module in plain.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2), module.running_var.uniform_(0.5, 2)

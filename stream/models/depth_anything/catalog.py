@@ -1,4 +1,4 @@
-"""Depth Anything's checkpoints, one row each; facts from the official repositories and download pages.
+"""Depth Anything's checkpoints, one row each; the facts are from the official repositories and download pages.
 
 https://github.com/LiheYoung/Depth-Anything and https://github.com/DepthAnything/Depth-Anything-V2.
 Invariant: see `stream.models.catalog`.
@@ -23,8 +23,8 @@ INPUT = InputPolicy(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """A size of DINOv2 and of the head that goes with it."""
+class EncoderSize:
+    """One size of DINOv2 with its head."""
 
     width: int
     depth: int
@@ -49,13 +49,13 @@ class Encoder:
         )
 
 
-SMALL = Encoder(
+SMALL = EncoderSize(
     width=384, depth=12, heads=6, taps=(2, 5, 8, 11), channels=64, outputs=(48, 96, 192, 384), parameters_m=24.8
 )
-BASE = Encoder(
+BASE = EncoderSize(
     width=768, depth=12, heads=12, taps=(2, 5, 8, 11), channels=128, outputs=(96, 192, 384, 768), parameters_m=97.5
 )
-LARGE = Encoder(
+LARGE = EncoderSize(
     width=1024,
     depth=24,
     heads=16,
@@ -64,7 +64,7 @@ LARGE = Encoder(
     outputs=(256, 512, 1024, 1024),
     parameters_m=335.3,
 )
-GIANT = Encoder(
+GIANT = EncoderSize(
     width=1536,
     depth=40,
     heads=24,
@@ -76,7 +76,7 @@ GIANT = Encoder(
 )
 
 
-def _v1(encoder: Encoder, letter: str, size: str, *, sha256: str) -> ModelSpec:
+def _v1(encoder: EncoderSize, letter: str, size: str, *, sha256: str) -> ModelSpec:
     last_four = tuple(range(encoder.depth - 4, encoder.depth))
     file = f"depth_anything_vit{letter}14.pth"
     return ModelSpec(
@@ -102,7 +102,14 @@ def _v1(encoder: Encoder, letter: str, size: str, *, sha256: str) -> ModelSpec:
 
 
 def _v2(
-    encoder: Encoder, letter: str, size: str, *, sha256: str | None, licence: str, summary: str, url: str | None = ""
+    encoder: EncoderSize,
+    letter: str,
+    size: str,
+    *,
+    sha256: str | None,
+    licence: str,
+    summary: str,
+    url: str | None = "",
 ) -> ModelSpec:
     file = f"depth_anything_v2_vit{letter}.pth"
     published = f"https://huggingface.co/depth-anything/Depth-Anything-V2-{size.title()}/resolve/main/{file}"
@@ -125,7 +132,7 @@ def _v2(
     )
 
 
-def _metric(encoder: Encoder, letter: str, size: str, place: str, max_depth_m: float, *, sha256: str) -> ModelSpec:
+def _metric(encoder: EncoderSize, letter: str, size: str, place: str, max_depth_m: float, *, sha256: str) -> ModelSpec:
     data = {"hypersim": "Hypersim", "vkitti": "VKITTI"}[place]
     file = f"depth_anything_v2_metric_{place}_vit{letter}.pth"
     page = f"https://huggingface.co/depth-anything/Depth-Anything-V2-Metric-{data}-{size.title()}"
@@ -181,7 +188,7 @@ MODELS: tuple[ModelSpec, ...] = (
         sha256=None,
         licence=NON_COMMERCIAL,
         url=None,
-        summary="never released by its authors; runs a file you have.",
+        summary="never released by its authors; needs your own file.",
     ),
     _metric(
         SMALL,

@@ -1,5 +1,6 @@
 """DINOv2's vision transformer, the encoder of Depth Anything (Oquab et al. 2023, arXiv:2304.07193).
 
+Not timm's: its import would make the most used models start 3 s later.
 Invariant: keys are those of the official Depth Anything checkpoints under `pretrained.`.
 """
 
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream.models.layers import Attention, Mlp, SizeCache
+from stream.models.layers import Mlp, SelfAttention, SizeCache
 
 PATCH = 14
 _GRID = 37
-"""Patches a side in pre-training: 518 / 14."""
+"""Patches along each side in pre-training: 518 / 14."""
 _OFFSET = 0.1
-"""Added to the grid's size when the position table is resampled; the checkpoints' authors trained with it."""
+"""Added to the grid's size when the position table is resampled; the authors trained the checkpoints with it."""
 _EPS = 1e-6
 
 
@@ -52,7 +53,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, *, gated: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=_EPS)
-        self.attn = Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.ls1 = LayerScale(width)
         self.norm2 = nn.LayerNorm(width, eps=_EPS)
         self.mlp = SwiGlu(width) if gated else Mlp(width, 4 * width)
@@ -77,10 +78,10 @@ class PatchEmbed(nn.Module):
 
 
 class DinoV2(nn.Module):
-    """Normalised RGB → the outputs of four blocks, normalised, without the class token.
+    """Normalised RGB → the normalised outputs of the tapped blocks, without the class token.
 
     Args:
-        taps: the blocks whose outputs are given.
+        taps: numbers of the tapped blocks.
     """
 
     def __init__(self, *, width: int, depth: int, heads: int, taps: Sequence[int], gated: bool = False) -> None:
@@ -88,7 +89,7 @@ class DinoV2(nn.Module):
         self.taps = tuple(taps)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, _GRID * _GRID + 1, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # for training alone
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # used in training only
         self.patch_embed = PatchEmbed(width)
         self.blocks = nn.ModuleList(Block(width, heads, gated=gated) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=_EPS)
@@ -112,7 +113,7 @@ class DinoV2(nn.Module):
         if grid_hw == (_GRID, _GRID):
             return table
         grid = table[:, 1:].reshape(1, _GRID, _GRID, -1).permute(0, 3, 1, 2)
-        # By factor, not by size: with the offset the two sample at different places.
+        # Resample by factor, not by size: because of the offset, the two sample at different positions.
         factors = [(side + _OFFSET) / _GRID for side in grid_hw]
         grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
         return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)

@@ -1,7 +1,7 @@
 """Depth Anything V1, V2 and V2-metric: DINOv2 with a DPT head.
 
 Yang et al. 2024, arXiv:2401.10891 (V1) and arXiv:2406.09414 (V2).
-Invariant: one class for all checkpoints; what differs is in the catalog's options.
+Invariant: one class serves all checkpoints; the catalog's options hold the differences.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from stream.models.layers import upsample
 
 
 class DepthHead(nn.Module):
-    """Tokens of four blocks → one map; attribute names are those of the checkpoints."""
+    """Tokens of four blocks → one map; the attribute names are those of the checkpoints."""
 
     def __init__(self, width: int, channels: int, outputs: Sequence[int]) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class DepthHead(nn.Module):
 
 
 class DepthAnything(nn.Module):
-    """Normalised RGB → disparity, or with `max_depth_m` metres.
+    """Normalised RGB → disparity, or metres if `max_depth_m` is given.
 
     Args:
-        width, depth, heads, gated: of the transformer.
-        taps: blocks that feed the head: V1 takes the last four, V2 four evenly spaced.
-        channels: of the decoder; `outputs`: of the maps that enter it.
-        max_depth_m: what the metric head's sigmoid is scaled to; None for relative models.
+        width, depth, heads, gated: see `DinoV2`.
+        taps: numbers of the blocks that feed the head: the last four in V1, four evenly spaced ones in V2.
+        channels: channels of the decoder; `outputs`: channels of the maps that enter it.
+        max_depth_m: scale of the metric head's sigmoid; None for relative models.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
-"""LeViT-384, encoder of MiDaS v3.1's `dpt_levit_224` (Graham et al. 2021, arXiv:2104.01136), as timm 0.6.12 has it.
+"""LeViT-384, encoder of MiDaS v3.1's `dpt_levit_224` (Graham et al. 2021, arXiv:2104.01136), as in timm 0.6.12.
 
+Not today's timm: its stages hide the outputs that the decoder needs.
 Invariant: keys are those of the official checkpoint, without `attention_bias_idxs`, which follows from the size.
 """
 
@@ -12,10 +13,10 @@ from torch.nn import functional as F
 from stream.models.layers import SizeCache, merge_heads
 
 _KEY = 32
-"""Channels of a head's queries and keys."""
+"""Channels of the queries and keys of a head."""
 _WIDTHS, _HEADS, _DEPTH = (384, 512, 768), (6, 9, 12), 4
 _SIDES = (14, 7, 4)
-"""Of the maps, for a 224-pixel picture."""
+"""Sides of the maps for a picture of 224×224 pixels."""
 _TAPS = (3, 11, 21)
 _CLASSES = 1000
 
@@ -60,12 +61,12 @@ class ConvTransposeNorm(nn.Module):
 
 
 def stem_transpose() -> nn.Sequential:
-    """The extra upsampling by 4 before the head, for maps that start at stride 16: N×256×H×W → N×64×4H×4W."""
+    """N×256×H×W → N×64×4H×4W before the head, because the encoder's finest map has stride 16."""
     return nn.Sequential(ConvTransposeNorm(256, 128), nn.Hardswish(), ConvTransposeNorm(128, 64), nn.Hardswish())
 
 
 def bias_index(side: int, stride: int, device: torch.device) -> Tensor:
-    """int64 Q×K: the bias for each query (every `stride`-th pixel) and key of a `side`×`side` map: its distances."""
+    """int64 Q×K: the index of the bias for each query (every `stride`-th pixel) and key of a `side`×`side` map."""
     places = torch.arange(side, device=device)
     distance = (places[::stride, None] - places[None]).abs()
     index = side * distance[:, None, :, None] + distance[None, :, None, :]
@@ -73,10 +74,10 @@ def bias_index(side: int, stride: int, device: torch.device) -> Tensor:
 
 
 class BiasedAttention(nn.Module):
-    """What both kinds of attention share: a learned bias for each distance.
+    """Base of both kinds of attention: a learned bias for each distance.
 
     Args:
-        side: of the map that is attended to; `stride` of the queries in it.
+        side: side of the map of keys; `stride`: distance between queries in it.
     """
 
     def __init__(self, heads: int, *, side: int, stride: int) -> None:
@@ -96,7 +97,7 @@ class BiasedAttention(nn.Module):
         return table[:, bias_index(self._side, self._stride, table.device)][None]
 
 
-class Attention(BiasedAttention):
+class LevitAttention(BiasedAttention):
     """Self-attention; values are twice as wide as keys."""
 
     def __init__(self, width: int, heads: int, *, side: int) -> None:
@@ -111,7 +112,7 @@ class Attention(BiasedAttention):
 
 
 class AttentionSubsample(BiasedAttention):
-    """Attention from every second pixel: halves the map; values are four times as wide as keys."""
+    """Attention with a query at every second pixel, which halves the map; values are four times as wide as keys."""
 
     def __init__(self, width: int, outputs: int, *, side: int) -> None:
         heads = width // _KEY
@@ -145,7 +146,7 @@ def _mlp(width: int) -> Residual:
 
 
 class Classifier(nn.Module):
-    """Batch norm and linear layer; two are in the file, and unused."""
+    """Batch norm and linear layer; the file holds two of them, and the decoder uses neither."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -168,7 +169,7 @@ class LevitNetwork(nn.Module):
             if stage:
                 blocks += [AttentionSubsample(_WIDTHS[stage - 1], width, side=_SIDES[stage - 1]), _mlp(width)]
             for _ in range(_DEPTH):
-                blocks += [Residual(Attention(width, heads, side=side)), _mlp(width)]
+                blocks += [Residual(LevitAttention(width, heads, side=side)), _mlp(width)]
         self.blocks = nn.ModuleList(blocks)
         self.head, self.head_dist = Classifier(_WIDTHS[-1]), Classifier(_WIDTHS[-1])
 

@@ -1,7 +1,7 @@
 """MiDaS v2.1, v3.0 and v3.1: an encoder, a decoder and a head.
 
 Ranftl et al. 2019 (arXiv:1907.01341) and 2021 (arXiv:2103.13413), Birkl et al. 2023 (arXiv:2307.14460).
-Invariant: one class for all encoders; an encoder gives its maps finest first and says how many channels they have.
+Invariant: one class serves all encoders; an encoder returns its maps finest first and lists their channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from stream.models.decoder import FeatureFusion, Scratch
 from stream.models.layers import doubled
 
 CHANNELS = 256
-"""Of the decoder, where a model does not differ."""
+"""Channels of the decoder in most models."""
 
 
 class Midas(nn.Module):
-    """Normalised RGB → disparity, not negative.
+    """Normalised RGB → non-negative disparity.
 
     Args:
         encoder: N×3×H×W → maps, finest first; has `channels`, one number for each map.
-        channels: of the decoder at each level, or at all.
+        channels: channels of the decoder, one number for all levels or one for each.
         fusion: see `Scratch`.
-        before_head: between decoder and head, where the encoder's maps are too coarse.
-        head: channels that enter the head, and of its second layer.
-        align_corners: of the upsampling inside the head.
+        before_head: extra layers between decoder and head, for encoders whose maps are too coarse.
+        head: input channels of the head, and channels of its second layer.
+        align_corners: align the corners when upsampling inside the head.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Midas(nn.Module):
         self.scratch = Scratch(encoder.channels, channels, fusion=fusion)  # type: ignore[arg-type]
         self.scratch.output_conv = nn.Sequential(
             nn.Conv2d(head[0], head[0] // 2, 3, padding=1),
-            nn.Identity(),  # here the official code upsamples
+            nn.Identity(),  # the official code upsamples here
             nn.Conv2d(head[0] // 2, head[1], 3, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(head[1], 1, 1),

@@ -3,13 +3,16 @@
 Invariant: keys are those of the official checkpoints under `pretrained.act_postprocessN`.
 """
 
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class ProjectReadout(nn.Module):
-    """Mixes the class token into every other one."""
+    """Mixes the class token into every other token."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class ProjectReadout(nn.Module):
         """N×(1+L)×C → N×L×C."""
         linear: nn.Linear = self.project[0]  # type: ignore[assignment]
         tokens, readout = linear.weight.chunk(2, 1)
-        # Of [token, class token]: the class token's half is the same for all tokens, so it is computed once.
+        # The layer's input is [token, class token]. The class token's half is the same for all tokens: compute it once.
         shared = F.linear(x[:, :1], readout, linear.bias)
         return F.gelu(F.linear(x[:, 1:], tokens) + shared)
 
@@ -44,21 +47,36 @@ class Reassemble(nn.Sequential):
 
 
 class Reassembled(nn.Module):
-    """A transformer under `model` and one reassembly for each of four tapped blocks."""
+    """A transformer under `model` and one reassembly for each tapped block.
 
-    scales = (4, 2, 1, 0.5)
+    Args:
+        width: channels of the tokens.
+        taps: numbers of the blocks whose outputs become the last maps, in ascending order.
+        channels: channels of the four maps.
+    """
 
-    def add_reassembly(self, width: int, channels: tuple[int, ...], *, first: int = 1) -> None:
-        """Register `act_postprocess<first>` to `act_postprocess4`."""
-        for level in range(first, 5):
-            scale = self.scales[level - 1]
-            self.add_module(f"act_postprocess{level}", Reassemble(width, channels[level - 1], scale))
+    _SCALES = (4, 2, 1, 0.5)
 
-    def reassemble(self, tapped: list[Tensor], grid_hw: tuple[int, int], *, first: int = 1) -> list[Tensor]:
-        """Tokens of the tapped blocks → maps, finest first."""
-        return [self.get_submodule(f"act_postprocess{n}")(x, grid_hw) for n, x in enumerate(tapped, start=first)]
+    def __init__(self, *, width: int, taps: Sequence[int], channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels, self._taps = tuple(channels), tuple(taps)
+        self._first = len(self._SCALES) - len(self._taps) + 1
+        for level in range(self._first, len(self._SCALES) + 1):
+            reassembly = Reassemble(width, self.channels[level - 1], self._SCALES[level - 1])
+            self.add_module(f"act_postprocess{level}", reassembly)
+
+    def maps(self, x: Tensor, blocks: Iterable[nn.Module], grid_hw: tuple[int, int]) -> list[Tensor]:
+        """N×(1+h·w)×C, class token first → maps of the tapped blocks, finest first."""
+        found: list[Tensor] = []
+        for number, block in enumerate(islice(blocks, self._taps[-1] + 1)):
+            x = block(x)
+            if number in self._taps:
+                reassembly = self.get_submodule(f"act_postprocess{self._first + len(found)}")
+                found.append(reassembly(x, grid_hw))
+        return found
 
 
-def with_class_token(token: Tensor, x: Tensor) -> Tensor:
-    """N×L×C → N×(1+L)×C."""
-    return torch.cat([token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+def tokens(patches: Tensor, class_token: Tensor) -> Tensor:
+    """N×C×h×w and 1×1×C → N×(1+h·w)×C, class token first."""
+    x = patches.flatten(2).transpose(1, 2)
+    return torch.cat([class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)

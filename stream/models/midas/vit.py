@@ -1,132 +1,117 @@
-"""The plain vision transformer and the hybrid with a ResNet in front, encoders of MiDaS v3.0.
+"""ViT-L, and ViT-B behind a ResNet-50 (the hybrid), encoders of MiDaS v3.0; both are timm's.
 
-Dosovitskiy et al. 2020 (arXiv:2010.11929), as timm 0.6.12 has them: `vit_large_patch16_384`, `vit_base_resnet50_384`.
+Dosovitskiy et al. 2020 (arXiv:2010.11929); the ResNet is BiT's, with group norm and standardised kernels (Kolesnikov
+et al. 2019, arXiv:1912.11370).
 Invariant: keys are those of `dpt_large_384.pt` and `dpt_hybrid_384.pt` under `pretrained.`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from stream.models.layers import Attention, Mlp, SizeCache, size_of
-from stream.models.midas.reassemble import Reassembled, with_class_token
-from stream.models.midas.resnet_v2 import ResNetV2
+from stream.models.backbones import HybridEmbed, ResNetV2, VisionTransformer
+from stream.models.layers import SizeCache, StandardizedConv2d, size_of
+from stream.models.midas.reassemble import Reassembled, tokens
 
-PATCH = 16
-_GRID = 24
-"""Patches a side in pre-training: 384 / 16."""
-_EPS = 1e-6
-_CLASSES = 1000
-"""The classifier is in every file, and unused."""
+_PATCH = 16
 
 
-class Block(nn.Module):
-    """Attention and feed-forward, each normalised before."""
+class _Vit(Reassembled):
+    """timm's transformer under `model`, with MiDaS's rule for the position table.
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=_EPS)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS)
-        self.mlp = Mlp(width, 4 * width)
+    Args:
+        grid: patches along each side in pre-training.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×L×C → N×L×C."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    model: VisionTransformer
 
+    def __init__(self, *, width: int, taps: Sequence[int], channels: Sequence[int], grid: int) -> None:
+        super().__init__(width=width, taps=taps, channels=channels)
+        self._grid, self._positions = grid, SizeCache()
 
-class PatchEmbed(nn.Module):
-    """Patches of 16×16 pixels → vectors."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """N×3×H×W → N×C×H/16×W/16; no other maps."""
-        return self.proj(x), []
-
-
-class HybridEmbed(nn.Module):
-    """A ResNet instead of large patches."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.backbone = ResNetV2()
-        self.proj = nn.Conv2d(self.backbone.channels[-1], width, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """N×3×H×W → N×C×H/16×W/16, and the ResNet's maps of strides 4 and 8."""
-        *finer, last = self.backbone(x)
-        return self.proj(last), finer
-
-
-class VisionTransformer(nn.Module):
-    """Normalised RGB → the outputs of some blocks, class token first, not normalised."""
-
-    def __init__(self, *, width: int, depth: int, heads: int, embed: nn.Module) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, _GRID * _GRID + 1, width))
-        self.patch_embed = embed
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.head = nn.Linear(width, _CLASSES)
-        self._positions = SizeCache()
-
-    def forward(self, x: Tensor, taps: Sequence[int]) -> tuple[list[Tensor], list[Tensor], tuple[int, int]]:
-        """N×3×H×W → maps of the embedding, N×(1+L)×C of each tapped block, and the grid (H/16, W/16)."""
-        x, maps = self.patch_embed(x)
-        grid_hw = size_of(x)
-        x = with_class_token(self.cls_token, x.flatten(2).transpose(1, 2))
-        x = x + self._positions.get(grid_hw, x.device, x.dtype, lambda: self._resampled(grid_hw))
-        tapped = []
-        for number, block in enumerate(self.blocks[: max(taps) + 1]):
-            x = block(x)
-            if number in taps:
-                tapped.append(x)
-        return maps, tapped, grid_hw
+    def from_patches(self, patches: Tensor) -> list[Tensor]:
+        """N×C×h×w → maps of the tapped blocks, finest first."""
+        grid_hw, model = size_of(patches), self.model
+        assert model.cls_token is not None
+        table = self._positions.get(grid_hw, patches.device, patches.dtype, lambda: self._resampled(grid_hw))
+        return self.maps(tokens(patches, model.cls_token) + table, model.blocks, grid_hw)
 
     def _resampled(self, grid_hw: tuple[int, int]) -> Tensor:
-        """Bilinear, as MiDaS does it; timm's is bicubic with antialiasing."""
-        table = self.pos_embed.float()
-        grid = table[:, 1:].reshape(1, _GRID, _GRID, -1).permute(0, 3, 1, 2)
+        """float32 1×(1+h·w)×C. Bilinear, as MiDaS does it; timm's is bicubic: 0.04 to 0.11 standard deviations off."""
+        assert self.model.pos_embed is not None
+        table = self.model.pos_embed.float()
+        grid = table[:, 1:].reshape(1, self._grid, self._grid, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, size=grid_hw, mode="bilinear", align_corners=False)
         return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
 
-class VitLarge(Reassembled):
-    """ViT-L/16 at 384 pixels."""
+class VitLarge(_Vit):
+    """ViT-L/16, by default the one for 384 pixels."""
 
-    channels = (256, 512, 1024, 1024)
-    _taps = (5, 11, 17, 23)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = VisionTransformer(width=1024, depth=24, heads=16, embed=PatchEmbed(1024))
-        self.add_reassembly(1024, self.channels)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """N×3×H×W, sides multiples of 16 → four maps of strides 4 to 32."""
-        _, tapped, grid_hw = self.model(x, self._taps)
-        return self.reassemble(tapped, grid_hw)
-
-
-class VitHybrid(Reassembled):
-    """ViT-B with a ResNet-50: the two finest maps come from the ResNet."""
-
-    channels = (256, 512, 768, 768)
-    _taps = (8, 11)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = VisionTransformer(width=768, depth=12, heads=12, embed=HybridEmbed(768))
-        self.add_reassembly(768, self.channels, first=3)
+    def __init__(
+        self,
+        *,
+        width: int = 1024,
+        depth: int = 24,
+        heads: int = 16,
+        taps: Sequence[int] = (5, 11, 17, 23),
+        channels: Sequence[int] = (256, 512, 1024, 1024),
+        grid: int = 24,
+    ) -> None:
+        super().__init__(width=width, taps=taps, channels=channels, grid=grid)
+        self.model = VisionTransformer(
+            img_size=_PATCH * grid, patch_size=_PATCH, embed_dim=width, depth=depth, num_heads=heads
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """N×3×H×W, sides multiples of 16 → four maps of strides 4 to 32."""
-        maps, tapped, grid_hw = self.model(x, self._taps)
-        return [*maps, *self.reassemble(tapped, grid_hw, first=3)]
+        return self.from_patches(self.model.patch_embed.proj(x))
+
+
+class VitHybrid(_Vit):
+    """ViT-B whose patches are a ResNet-50's last map; the ResNet also gives the two finest maps.
+
+    Args:
+        layers, stages: blocks and channels of the ResNet's stages.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        taps: Sequence[int] = (8, 11),
+        channels: Sequence[int] = (256, 512, 768, 768),
+        layers: Sequence[int] = (3, 4, 9),
+        stages: Sequence[int] = (256, 512, 1024),
+        grid: int = 24,
+    ) -> None:
+        super().__init__(width=width, taps=taps, channels=channels, grid=grid)
+        # timm's convolution standardises its kernels at every forward; this one does so once, see `fold_for_inference`.
+        convolution = partial(StandardizedConv2d, bias=False)
+        resnet = ResNetV2(
+            list(layers),
+            tuple(stages),
+            num_classes=0,
+            global_pool="",
+            preact=False,
+            stem_type="same",
+            conv_layer=convolution,
+        )
+        self.model = VisionTransformer(
+            img_size=_PATCH * grid, patch_size=1, embed_dim=width, depth=depth, num_heads=heads,
+            embed_layer=partial(HybridEmbed, backbone=resnet),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """N×3×H×W, sides multiples of 16 → four maps of strides 4 to 32."""
+        embed = self.model.patch_embed
+        x, finer = embed.backbone.stem(x), []
+        for stage in embed.backbone.stages:
+            x = stage(x)
+            finer.append(x)
+        return [*finer[:-1], *self.from_patches(embed.proj(x))]

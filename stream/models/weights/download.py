@@ -1,7 +1,7 @@
-"""One file's way over the network onto the disk: resumed after breaks, hashed as it comes.
+"""Downloading one file: resumes after interruptions and hashes while it downloads.
 
-Invariant: what lies in `NAME.part` is the beginning of the file that `NAME.part.json` identifies, and `digest` is the
-sha256 of all of it once `run` has returned.
+Invariant: `NAME.part` is the beginning of the file that `NAME.part.json` identifies, and once `run` has returned,
+`digest` is the sha256 of the whole file.
 """
 
 import hashlib
@@ -21,24 +21,24 @@ from stream.errors import ModelError
 from stream.version import __version__
 
 _FIRST_WAIT_S = 1.0
-"""Doubled after each attempt."""
+"""Wait after the first failed attempt; doubles with each further one."""
 _CHUNK_BYTES = 1 << 18
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
-_PAGES_BUT_XML = (b"<!doctype", b"<html")
-_PAGES = (*_PAGES_BUT_XML, b"<?xml")
-_PASSING = (408, 429)
-"""Refusals besides 5xx that pass: request timeout, too many requests (RFC 9110, RFC 6585)."""
+_HTML = (b"<!doctype", b"<html")
+_PAGES = (*_HTML, b"<?xml")
+_TEMPORARY = (408, 429)
+"""Temporary errors besides 5xx: request timeout, too many requests (RFC 9110, RFC 6585)."""
 _RANGE_NOT_SATISFIABLE = 416
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """How far a download is.
+    """Progress of a download.
 
     Attributes:
         file: name of the file.
-        done_bytes: on the disk, `resumed_bytes` of them from an earlier run.
-        total_bytes: None where the server does not say.
+        done_bytes: bytes on the disk; `resumed_bytes` of them are from an earlier run.
+        total_bytes: size of the file, None if the server does not say.
     """
 
     file: str
@@ -51,37 +51,37 @@ OnTransfer = Callable[[Transfer], None]
 
 
 def size_text(size_bytes: int) -> str:
-    """`1.3 GB`, `99 MB`, `3 kB`; powers of ten, as download pages count."""
+    """`1.3 GB`, `99 MB`, `3 kB`; in powers of ten, as on download pages."""
     if size_bytes >= 1e9:
         return f"{size_bytes / 1e9:.1f} GB"
     return f"{size_bytes / 1e6:.0f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
 
 
 def by_hand(folder: Path, url: str = "it") -> str:
-    """What to do where the program cannot download; `url` where the error has not named it."""
-    return f"fetch {url} by hand and put it into {folder}, or pass it with --weights"
+    """The hint for a failed download; pass `url` if the error does not name it."""
+    return f"download {url} by hand and put it into {folder}, or pass it with --weights"
 
 
-def no_room(folder: Path, url: str, what: str) -> ModelError:
-    """The error for a disk that is too small."""
-    hint = f"free some space, or fetch {url} onto another disk by hand and pass it with --weights"
+def disk_full(folder: Path, url: str, what: str) -> ModelError:
+    """The error for too little disk space."""
+    hint = f"free some space, or download {url} to another disk by hand and pass it with --weights"
     return ModelError(what, where=str(folder), hint=hint)
 
 
-class _Broken(Exception):
-    """The transfer broke in a way that may pass."""
+class _TransferError(Exception):
+    """The transfer failed for a reason that may be temporary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Version:
-    """Which state of a file a server speaks of: a strong ETag or else a date (RFC 9110, 8.8), and its length."""
+    """Version of a file on the server: its strong ETag or else its date (RFC 9110, 8.8), and its length."""
 
     validator: str | None
     total_bytes: int | None
 
 
 class _Part:
-    """The part of `target` that is on the disk."""
+    """The part of `target` on the disk."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -92,15 +92,15 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def version(self) -> _Version | None:
-        """None where it is not known, so that the part is useless."""
+        """The version the part belongs to; None if unknown, so that the part cannot be resumed."""
         try:
             content = json.loads(self._about.read_text(encoding="utf-8"))
             return _Version(**content)
-        except (FileNotFoundError, ValueError, TypeError):  # cut off or not ours
+        except (FileNotFoundError, ValueError, TypeError):  # incomplete, or not written by this program
             return None
 
     def begin(self, version: _Version) -> None:
-        """Forget what is there; from now on it is a part of `version`."""
+        """Discard the part and start one of `version`."""
         self.remove()
         self._about.write_text(json.dumps(vars(version)), encoding="utf-8")
 
@@ -110,14 +110,14 @@ class _Part:
 
 
 class Download:
-    """One file's way from `url` to `part`, beside `target`.
+    """Downloads `url` to `part`, beside `target`.
 
     Args:
-        on_progress: told at every chunk (256 KiB at most).
-        timeout_s: for connecting, and for each wait for more data.
+        on_progress: called after every chunk (256 KiB at most).
+        timeout_s: limit for connecting, and for each wait for more data.
 
     Attributes:
-        digest: the sha256 of what is there.
+        digest: the sha256 of the part.
     """
 
     def __init__(self, url: str, target: Path, *, on_progress: OnTransfer | None, timeout_s: float) -> None:
@@ -130,13 +130,14 @@ class Download:
         self._opener = urllib.request.build_opener(_Redirects)
 
     def run(self, *, attempts: int, sleep: Callable[[float], None]) -> None:
-        """Attempt until the part is the whole file, or until `attempts` in a row have brought nothing new.
+        """Retry until the part is the whole file, or until `attempts` in a row have made no progress.
 
         Args:
-            sleep: waits that many seconds; from attempt to attempt they double.
+            sleep: waits for a number of seconds, which doubles from attempt to attempt.
 
         Raises:
-            ModelError: refused, not reachable, cut off, a web page, or no room.
+            ModelError: the server refuses or cannot be reached, the connection breaks, a web page arrives instead of
+                the file, or the disk has too little space.
             OSError: the part cannot be written.
         """
         failed, most = 0, self.part.size_bytes
@@ -144,14 +145,14 @@ class Download:
             try:
                 self._attempt()
                 return
-            except _Broken as error:
+            except _TransferError as error:
                 got = self.part.size_bytes
                 failed = 1 if got > most else failed + 1
                 most = max(most, got)
                 if failed >= attempts:
-                    again = f"run again to go on after {size_text(got)}" if got else "try again later"
+                    again = f"run again to resume after {size_text(got)}" if got else "try again later"
                     raise ModelError(
-                        f"the download failed{f' {failed} times, at last' if failed > 1 else ''}: {error}",
+                        f"the download failed{f' {failed} times; last error' if failed > 1 else ''}: {error}",
                         where=self.url,
                         hint=f"{again}, or {by_hand(self.target.parent)}",
                     ) from error
@@ -173,18 +174,18 @@ class Download:
             if response.headers.get_content_type() in _PAGE_TYPES:
                 raise self._is_page()
             answered = _version(response)
-            if start and not _goes_on(response, start, version, answered):
+            if start and not _resumes(response, start, version, answered):
                 start = 0
                 if response.status == http.client.PARTIAL_CONTENT:
                     self.part.remove()
-                    raise _Broken("the file changed meanwhile")
+                    raise _TransferError("the file on the server has changed")
             self._check_room(answered.total_bytes, start)
             with _network():
                 chunk = response.read1(_CHUNK_BYTES)
             if start:
                 self._digest_part(start)
             else:
-                pages = _PAGES if self.target.suffix != ".xml" else _PAGES_BUT_XML
+                pages = _PAGES if self.target.suffix != ".xml" else _HTML
                 if chunk.lstrip().lower().startswith(pages):
                     raise self._is_page()
                 self.part.begin(answered)
@@ -212,10 +213,10 @@ class Download:
                     chunk = response.read1(_CHUNK_BYTES)
         if not self._digested or (total is not None and self._digested < total):
             of = f" of {size_text(total)}" if total else ""
-            raise _Broken(f"the connection ended after {size_text(self._digested)}{of}")
+            raise _TransferError(f"the connection ended after {size_text(self._digested)}{of}")
 
     def _digest_part(self, size_bytes: int) -> None:
-        """Bring `digest` up to what lies on the disk; within a run nothing is read twice."""
+        """Bring `digest` up to date with the part on the disk; within a run nothing is read twice."""
         if self._digested == size_bytes:
             return
         self.digest, self._digested = hashlib.sha256(), size_bytes
@@ -225,19 +226,19 @@ class Download:
 
     @contextmanager
     def _answer(self, headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
-        """A response that brings (a part of) the file; refusals become errors."""
+        """A response with the file or a part of it; refusals become errors."""
         request = urllib.request.Request(self.url, headers=dict(headers))
         try:
             with _network():
                 response = self._opener.open(request, timeout=self._timeout_s)
         except urllib.error.HTTPError as refusal:
             refusal.close()
-            answer = f"the server answers {refusal.code} ({refusal.reason})"
+            answer = f"the server answered {refusal.code} ({refusal.reason})"
             if refusal.code == _RANGE_NOT_SATISFIABLE:
                 self.part.remove()
-                raise _Broken(answer) from refusal
-            if refusal.code >= 500 or refusal.code in _PASSING:
-                raise _Broken(answer) from refusal
+                raise _TransferError(answer) from refusal
+            if refusal.code >= 500 or refusal.code in _TEMPORARY:
+                raise _TransferError(answer) from refusal
             raise ModelError(answer, where=self.url, hint=by_hand(self.target.parent)) from refusal
         except ssl.SSLCertVerificationError as error:
             what = f"the server's certificate cannot be verified: {error.verify_message}"
@@ -246,19 +247,19 @@ class Download:
             yield response
 
     def _is_page(self) -> ModelError:
-        what = "a web page came instead of the file (a login, a proxy?)"
+        what = "the server sent a web page instead of the file (a login page or a proxy?)"
         return ModelError(what, where=self.url, hint=by_hand(self.target.parent))
 
     def _check_room(self, total: int | None, start: int) -> None:
         folder = self.target.parent
         free = shutil.disk_usage(folder).free
         if total is not None and total - start > free:
-            needs = f"{size_text(total - start)} to download, but {size_text(free)} free"
-            raise no_room(folder, self.url, needs)
+            needs = f"{size_text(total - start)} to download, but only {size_text(free)} is free"
+            raise disk_full(folder, self.url, needs)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects (Hugging Face and GitHub answer with one), but never from https to something weaker."""
+    """Follows redirects, as Hugging Face and GitHub send them, but never from https to a weaker scheme."""
 
     def redirect_request(
         self,
@@ -272,14 +273,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         """See the base class."""
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             fp.close()
-            what = f"redirects from https to {newurl}, which is not followed"
-            raise ModelError(what, where=req.full_url, hint="fetch it by hand and pass it with --weights")
+            what = f"redirects from https to {newurl}; redirects to a weaker scheme are not followed"
+            raise ModelError(what, where=req.full_url, hint="download it by hand and pass it with --weights")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Make `_Broken` of what a network does, so that an `OSError` elsewhere is one of the disk."""
+    """Turn network errors into `_TransferError`, so that an `OSError` elsewhere is a disk error."""
     try:
         yield
     except (urllib.error.HTTPError, ssl.SSLCertVerificationError):
@@ -287,11 +288,11 @@ def _network() -> Iterator[None]:
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise error.reason from error
-        raise _Broken(f"cannot be reached: {error.reason}") from error
+        raise _TransferError(f"cannot be reached: {error.reason}") from error
     except TimeoutError as error:
-        raise _Broken("no data came in time") from error
+        raise _TransferError("no data arrived in time") from error
     except (http.client.HTTPException, OSError) as error:
-        raise _Broken(f"the connection broke: {error or type(error).__name__}") from error
+        raise _TransferError(f"the connection broke: {error or type(error).__name__}") from error
 
 
 def _version(response: http.client.HTTPResponse) -> _Version:
@@ -305,10 +306,10 @@ def _version(response: http.client.HTTPResponse) -> _Version:
     )
 
 
-def _goes_on(response: http.client.HTTPResponse, start: int, wanted: _Version | None, answered: _Version) -> bool:
-    """True if a response is the rest, from `start` on, of the file the part is of.
+def _resumes(response: http.client.HTTPResponse, start: int, wanted: _Version | None, answered: _Version) -> bool:
+    """True if a response is the rest, from `start` on, of the file that the part belongs to.
 
-    A 206 may leave the date out (RFC 9110, 15.3.7), so a missing validator contradicts nothing.
+    A 206 may omit the date (RFC 9110, 15.3.7), so a missing validator is not a mismatch.
     """
     return (
         response.status == http.client.PARTIAL_CONTENT

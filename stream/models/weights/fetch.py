@@ -1,7 +1,7 @@
-"""Fetching a published weights file into a folder: once, whole and checked.
+"""Downloading a published weights file into a folder, once, and verifying it.
 
-Invariant: a file under its final name is complete and, where its sha256 is known, the published one; anything less is
-`NAME.part`.
+Invariant: a file under its final name is complete and, if the published sha256 is known, has that; an incomplete file
+is called `NAME.part`.
 """
 
 import contextlib
@@ -14,20 +14,20 @@ from pathlib import Path
 
 from stream.errors import ModelError
 from stream.models.spec import ModelSpec
-from stream.models.weights.download import Download, OnTransfer, Transfer, by_hand, no_room, size_text
+from stream.models.weights.download import Download, OnTransfer, Transfer, by_hand, disk_full, size_text
 
 __all__ = ["Fetched", "OnNote", "OnTransfer", "Transfer", "by_hand", "fetch", "size_text"]
 
 TIMEOUT_S = 30.0
-"""For connecting, and for each wait for more data."""
+"""Limit for connecting, and for each wait for more data."""
 ATTEMPTS = 4
-"""In a row; one that brings something new starts the count again."""
+"""Attempts in a row without progress before giving up; progress restarts the count."""
 OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """A complete file; `sha256` is None where another process fetched it meanwhile."""
+    """A complete file; `sha256` is None if another process has downloaded it in the meantime."""
 
     path: Path
     sha256: str | None
@@ -43,20 +43,20 @@ def fetch(
     attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Download the weights of `spec` into `folder`, going on where a broken download ended.
+    """Download the weights of `spec` into `folder`, resuming an interrupted download.
 
-    A second process that wants the same file waits for the first one and then finds it there.
+    If another process is downloading the same file, wait for it and use its file.
 
     Args:
-        on_progress: told at every chunk (256 KiB at most).
-        on_note: told the licence if it is a non-commercial one, and that a file cannot be verified.
-        timeout_s: for connecting, and for each wait for more data.
-        attempts: in a row, see `ATTEMPTS`; the waits between them double from one second.
-        sleep: waits that many seconds.
+        on_progress: called after every chunk (256 KiB at most).
+        on_note: receives the licence if it is non-commercial, and a note if the file cannot be verified.
+        timeout_s: limit for connecting, and for each wait for more data.
+        attempts: see `ATTEMPTS`; the waits between attempts double, starting at one second.
+        sleep: waits for a number of seconds.
 
     Raises:
-        ModelError: not published, not reachable, refused, no room, cut off, or not the published file. What a broken
-            connection left stays as `NAME.part`; nothing else does.
+        ModelError: the file is not published or not the published one, the server refuses or cannot be reached, the
+            connection breaks or the disk is full. After an interruption `NAME.part` stays; otherwise nothing does.
     """
     from filelock import FileLock, Timeout
 
@@ -70,7 +70,7 @@ def fetch(
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            say(f"{target.name}: another process is downloading it; waiting for that")
+            say(f"{target.name}: waiting for another process that is downloading it")
             lock.acquire()
         with contextlib.ExitStack() as held:
             held.callback(lock.release)
@@ -84,23 +84,23 @@ def fetch(
             return Fetched(path=target, sha256=_verified(spec, download, say))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_room(folder, url, "the disk is full") from error
+            raise disk_full(folder, url, "the disk is full") from error
         raise ModelError(
             f"cannot be written: {error.strerror or error}",
             where=str(folder),
-            hint=f"fetch {url} by hand and pass it with --weights",
+            hint=f"download {url} by hand and pass it with --weights",
         ) from error
 
 
 def _verified(spec: ModelSpec, download: Download, say: OnNote) -> str:
-    """Move a complete download into place if it is the published file."""
+    """Move a complete download into place if it is the published file; returns its sha256."""
     digest = download.digest.hexdigest()
     if spec.weights.sha256 is None:
-        say(f"{spec.weights.file}: unverified, its publisher's sha256 is not known")
+        say(f"{spec.weights.file}: not verified, because the publisher's sha256 is unknown")
     elif digest != spec.weights.sha256:
         download.part.remove()
         raise ModelError(
-            f"what came is not the published file: its sha256 is {digest} instead of {spec.weights.sha256}; removed",
+            f"deleted the download, which is not the published file: sha256 {digest} instead of {spec.weights.sha256}",
             where=download.url,
             hint=f"run again, or {by_hand(download.target.parent)}",
         )
@@ -110,5 +110,5 @@ def _verified(spec: ModelSpec, download: Download, say: OnNote) -> str:
 
 
 def _unpublished(spec: ModelSpec) -> ModelError:
-    what = f"its weights {spec.weights.file} are published nowhere"
-    return ModelError(what, where=spec.name, hint="pass a file you have with --weights")
+    what = f"the weights ({spec.weights.file}) were never published"
+    return ModelError(what, where=spec.name, hint="if you have the file, pass it with --weights")

@@ -1,7 +1,7 @@
-"""Finding a model's weights: a file given, one in the folders people keep them in, or a download.
+"""Finding a model's weights: a given file, a file in one of the usual folders, or a download.
 
-Invariant: what `find_file` returns has been hashed once, and a file of the program's own (shipped, or in the cache)
-is the published one where that is known; another one of the user's is taken, and said.
+Invariant: every file that `find_file` returns has been hashed. A shipped or cached file has the published sha256 if
+one is known; a file of the user's may differ, which gives a note.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from stream.models.spec import ModelSpec
 from stream.models.weights.fetch import OnNote, OnTransfer, by_hand, fetch
 
 FOLDERS = (Path("weights"), Path("checkpoints"))
-"""Searched in the current folder: where this program's and the official scripts' users put their files."""
+"""Searched in the current folder: where users of this program and of the official scripts keep weights."""
 FOLDER_VARIABLE = "DEPTHSTREAM_WEIGHTS"
 OFFLINE_VARIABLE = "DEPTHSTREAM_OFFLINE"
 _OFF = ("", "0", "false", "no", "off")
 
 
 class Place(StrEnum):
-    """Who put a file where it is."""
+    """Origin of a file."""
 
     PACKAGE = "package"
     USER = "user"
@@ -32,17 +32,17 @@ class Place(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a file's sha256 says."""
+    """Result of comparing a file's sha256 with the published one."""
 
     PUBLISHED = "published"
     DIFFERENT = "different"
     UNVERIFIED = "unverified"
-    """There is no published sha256 of this file."""
+    """No sha256 is published for this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """A weights file that is there."""
+    """A weights file that exists."""
 
     path: Path
     place: Place
@@ -50,7 +50,7 @@ class Located:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A weights file to use, with the sha256 of its content and what is worth saying about it."""
+    """A weights file to use, with the sha256 of its content and notes about it."""
 
     path: Path
     sha256: str
@@ -58,20 +58,20 @@ class Checked:
 
 
 def cache_folder() -> Path:
-    """Where downloads go: `weights` in the user's cache folder for this program; it need not exist."""
+    """Folder for downloads: `weights` in the user's cache folder for this program; it may not exist yet."""
     from platformdirs import user_cache_path
 
     return user_cache_path("depthstream", appauthor=False) / "weights"
 
 
 def search(spec: ModelSpec, *, weights_dir: Path | None = None) -> Located | None:
-    """The weights file of `spec` that is used without a download, None if there is none.
+    """The local weights file of `spec`; None if there is none.
 
-    In each folder the official name is looked for first, then the same stem with `.safetensors`. The folders, in this
-    order: `weights_dir`, `./weights`, `./checkpoints`, `$DEPTHSTREAM_WEIGHTS`, the cache.
+    Searches these folders, in this order: `weights_dir`, `./weights`, `./checkpoints`, `$DEPTHSTREAM_WEIGHTS`, the
+    cache; in each, first for the official name, then for the same stem with `.safetensors`.
 
     Raises:
-        UsageError: `weights_dir` is no folder.
+        UsageError: `weights_dir` is not a folder.
     """
     if weights_dir is not None and not weights_dir.is_dir():
         raise UsageError("no such folder", where=str(weights_dir), hint="check the path given with --weights-dir")
@@ -83,7 +83,7 @@ def search(spec: ModelSpec, *, weights_dir: Path | None = None) -> Located | Non
     official = Path(spec.weights.file)
     for folder, place in [*places, (cache_folder(), Place.CACHE)]:
         for name in dict.fromkeys((official, official.with_suffix(".safetensors"))):
-            if os.path.isfile(folder / name):  # False where one may not look; Path.is_file raises
+            if os.path.isfile(folder / name):  # False if access is denied, where Path.is_file raises
                 return Located(path=folder / name, place=place)
     return None
 
@@ -97,18 +97,18 @@ def find_file(
     on_progress: OnTransfer | None = None,
     on_note: OnNote | None = None,
 ) -> Checked:
-    """The weights file to use, downloaded into the cache if it is nowhere.
+    """The weights file to use, downloaded into the cache if there is no local file.
 
     Args:
-        weights: take this file.
-        weights_dir: look there first, see `search`.
-        offline: never download; nor with `DEPTHSTREAM_OFFLINE=1` in the environment.
-        on_progress: told how far a download is.
-        on_note: told each note when it arises; they are in the result too.
+        weights: use this file.
+        weights_dir: search this folder first, see `search`.
+        offline: never download; so does `DEPTHSTREAM_OFFLINE=1` in the environment.
+        on_progress: receives the progress of a download.
+        on_note: receives each note as it arises; the result contains all of them.
 
     Raises:
         UsageError: `weights` or `weights_dir` does not exist.
-        ModelError: there is no file and it cannot be downloaded, or a file of the program's own is damaged.
+        ModelError: there is no local file and it cannot be downloaded, or a shipped or cached file is damaged.
     """
     notes: list[str] = []
 
@@ -131,7 +131,7 @@ def find_file(
         found, digest = Located(path=fetched.path, place=Place.CACHE), fetched.sha256
     digest = digest or sha256(found.path)
     if spec.weights.sha256 not in (None, digest):
-        # Models of one size have the same keys and shapes; only the published hash tells their files apart.
+        # Models of one size have the same keys and shapes; only the published hash distinguishes their files.
         others = [row.name for row in catalog.MODELS if row.weights.sha256 == digest and row.name != spec.name]
         if others:
             hint = f"use -m {' or -m '.join(others)}"
@@ -143,7 +143,7 @@ def find_file(
 
 
 def verdict(spec: ModelSpec, path: Path, digest: str) -> Verdict:
-    """What the sha256 of a file says; one under another name than the official (converted) cannot be compared."""
+    """Compare a file's sha256 with the published one; a file with another name (a converted one) is not comparable."""
     if digest == spec.weights.sha256:
         return Verdict.PUBLISHED
     if spec.weights.sha256 is None or path.name != spec.weights.file:
@@ -157,7 +157,7 @@ def is_offline() -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces.
+    """Hex digest of a file.
 
     Raises:
         ModelError: it cannot be read.
@@ -171,20 +171,20 @@ def sha256(path: Path) -> str:
 
 def _offline(spec: ModelSpec) -> ModelError:
     if spec.weights.url is None:
-        hint = "pass a file you have with --weights"
+        hint = "if you have the file, pass it with --weights"
     else:
         hint = by_hand(cache_folder(), spec.weights.url)
     return ModelError(
-        f"its weights {spec.weights.file} are not here, and downloads are off (--offline or {OFFLINE_VARIABLE})",
+        f"the weights ({spec.weights.file}) are missing, and downloads are disabled (--offline or {OFFLINE_VARIABLE})",
         where=spec.name,
         hint=hint,
     )
 
 
 def _damaged(spec: ModelSpec, found: Located, digest: str) -> ModelError:
-    hint = f"`depthstream weights get {spec.name}` fetches it again"
+    hint = f"`depthstream weights get {spec.name}` downloads it again"
     if found.place is Place.PACKAGE:
-        hint = "install depthstream again"
+        hint = "reinstall depthstream"
     return ModelError(
         f"is damaged: its sha256 is {digest} instead of the published {spec.weights.sha256}",
         where=str(found.path),

@@ -1,4 +1,4 @@
-"""Reading checkpoints: read the file without running its code, and put it into a network.
+"""Reading checkpoints without running code from the file, and filling networks with them.
 
 Invariant: a network is filled completely or not at all; every missing, extra or misshapen key is named.
 """
@@ -6,7 +6,9 @@ Invariant: a network is filled completely or not at all; every missing, extra or
 import pickle
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load_file
@@ -17,18 +19,27 @@ from stream.models.weights.transformers import to_official
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _COUNTERS = ("*num_batches_tracked",)
-"""Training counters of batch norms: no part of what a network computes."""
+"""Training counters of batch norms; inference does not use them."""
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts put the state dict."""
+"""Keys under which training scripts store the state dict."""
 _NAMED = 3
-"""Keys named of each kind in an error."""
+"""An error names at most this many keys of each kind."""
+
+
+@runtime_checkable
+class _HasUnsavedBuffers(Protocol):
+    """A module of timm that computes buffers instead of saving them (position indices, attention masks)."""
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute them, in place."""
+        ...
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pt` or `.pth` file, by official key; wrappers and a `module.` prefix removed.
 
     Raises:
-        ModelError: the file is no checkpoint, is damaged, or would have to run code to be read.
+        ModelError: the file is not a checkpoint, is damaged, or can only be read by running code from it.
     """
     where = str(path)
     try:
@@ -44,13 +55,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(head))
     except pickle.UnpicklingError as error:
         raise ModelError(
-            "holds code besides tensors (or is damaged), and code is never run",
+            "contains code besides tensors (or is damaged); code from files is never run",
             where=where,
-            hint="save its state dict alone, or as .safetensors",
+            hint="save only its state dict, or save it as .safetensors",
         ) from error
     except Exception as error:
         raise ModelError(
-            "is damaged or cut off", where=where, hint="fetch it again and compare its size with the publisher's"
+            "is damaged or incomplete", where=where, hint="download it again and compare its size with the publisher's"
         ) from error
     return to_official(_unwrap(content, where))
 
@@ -71,13 +82,13 @@ def _is_safetensors(head: bytes) -> bool:
 def _refuse_lookalikes(head: bytes, where: str) -> None:
     start = head.lstrip().lower()
     if not head:
-        raise ModelError("is empty", where=where, hint="fetch it again")
+        raise ModelError("is empty", where=where, hint="download it again")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ModelError("is a web page, not weights", where=where, hint="download the file itself, not its page")
     if start.startswith(b"version https://git-lfs"):
         raise ModelError("is a Git LFS pointer, not weights", where=where, hint="run `git lfs pull`, or download it")
     if not (_is_zip(head) or _is_pickle(head) or _is_safetensors(head)):
-        raise ModelError("is no checkpoint", where=where, allowed=".pt and .pth as torch saves them, .safetensors")
+        raise ModelError("is not a checkpoint", where=where, allowed=".pt and .pth files saved by torch, .safetensors")
 
 
 def _unwrap(content: object, where: str) -> dict[str, Tensor]:
@@ -87,21 +98,23 @@ def _unwrap(content: object, where: str) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, Mapping):
-        raise ModelError(f"holds a {type(content).__name__}, not a state dict", where=where)
+        raise ModelError(f"contains a {type(content).__name__}, not a state dict", where=where)
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError("holds no tensors", where=where)
+        raise ModelError("contains no tensors", where=where)
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
 
 
 def fill(network: nn.Module, state_dict: Mapping[str, Tensor], *, where: str, ignored_keys: Sequence[str] = ()) -> None:
-    """Give a network (it may be on the meta device) the tensors of `state_dict`, as float32.
+    """Fill a network, which may be on the meta device, with the tensors of `state_dict` as float32.
+
+    Buffers that files do not contain stay as they are; see `init_unsaved_buffers`.
 
     Args:
         where: the file, for errors.
-        ignored_keys: patterns of keys the file may hold and the network does not need.
+        ignored_keys: patterns of keys that the file may contain and the network does not need.
 
     Raises:
         ModelError: keys are missing, extra or of another shape; names the first few of each.
@@ -113,19 +126,40 @@ def fill(network: nn.Module, state_dict: Mapping[str, Tensor], *, where: str, ig
         for key in wanted.keys() & given.keys()
         if given[key].shape != wanted[key].shape
     ]
-    whole = [key for key in wanted.keys() & given.keys() if not given[key].is_floating_point()]
+    integers = [key for key in wanted.keys() & given.keys() if not given[key].is_floating_point()]
     problems = [
-        _list("quantised (only floating point is read)", sorted(whole)),
+        _list("quantised (only floating point is supported)", sorted(integers)),
         _list("missing", sorted(wanted.keys() - given.keys())),
         _list("unknown", sorted(given.keys() - wanted.keys())),
         _list("of another shape", sorted(shapes)),
     ]
     if found := [problem for problem in problems if problem]:
-        raise ModelError(f"does not fit this model: {'; '.join(found)}", where=where, hint="another model's file?")
+        raise ModelError(
+            f"does not fit this model: {'; '.join(found)}", where=where, hint="is it the file of another model?"
+        )
     for key, value in network.state_dict().items():
         if _matches(key, _COUNTERS):
             given[key] = torch.zeros(value.shape, dtype=value.dtype)
     network.load_state_dict({key: _as_float32(value) for key, value in given.items()}, strict=True, assign=True)
+
+
+def init_unsaved_buffers(network: nn.Module) -> None:
+    """Compute, on the CPU, the buffers that no file contains, then check that no tensor is left on the meta device.
+
+    Raises:
+        ModelError: a tensor has no values.
+    """
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta and isinstance(module, _HasUnsavedBuffers):
+                setattr(module, name, torch.empty_like(buffer, device="cpu"))
+    for module in network.modules():
+        if isinstance(module, _HasUnsavedBuffers):
+            module.init_non_persistent_buffers()
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    if empty := sorted(key for key, tensor in tensors if tensor.is_meta):
+        what = f"the network is incomplete: {_list('without values', empty)}"
+        raise ModelError(what, hint="is the installed timm one that this version supports?")
 
 
 def _as_float32(value: Tensor) -> Tensor:

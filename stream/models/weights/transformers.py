@@ -1,16 +1,16 @@
-"""Files of Hugging Face `transformers`, brought into the layout of the official checkpoints.
+"""Converts files of Hugging Face `transformers` to the layout of the official checkpoints.
 
 https://github.com/huggingface/transformers, in `src/transformers/models`: `depth_anything/modeling_depth_anything.py`
 with `dinov2/modeling_dinov2.py`; `dpt/modeling_dpt.py` with `bit`, `beit` and `swinv2`; and the scripts that made the
 files, `depth_anything/convert_depth_anything_to_hf.py` and `dpt/convert_dpt_*.py`. The names here are those in the
-files; transformers 5 has others in memory.
+files; in memory, transformers 5 uses others.
 
-What is computed is the official network whatever the file. transformers differs: it resamples Depth Anything's position
-table to a size, not by a factor (the same at 518×518 alone), and its configurations for DPT with ViT and BEiT say 1e-12
-instead of 1e-6 for the ε of the layer norms.
+The converted file runs in the official network. transformers computes slightly differently: it resamples Depth
+Anything's position table to a size, not by a factor (the same only at 518×518), and for DPT with ViT and BEiT its
+configurations set the ε of the layer norms to 1e-12 instead of 1e-6.
 
-Invariant: tensors that only change their name are not copied; an entry without a rule keeps its name, and so is refused
-when the network is filled.
+Invariant: tensors that are only renamed are not copied; an entry without a rule keeps its name, so filling the network
+refuses it.
 """
 
 import re
@@ -28,11 +28,11 @@ _CLASSES = 1000
 _WIDTH = -1
 """Stands for a family's width in `Family.unused`."""
 _NOT_NEEDED = re.compile(r"backbone\..*\.(relative_position_index|relative_coords_table)")
-"""Buffers that old versions saved and that follow from the size."""
+"""Buffers that old versions saved; they follow from the size."""
 
 
 def _decoder(scratch: str) -> Names:
-    # transformers counts the fusion from the coarsest map, the official code from the finest.
+    # transformers numbers the fusions from the coarsest map, the official code from the finest.
     return (
         *((rf"neck\.convs\.{n}", f"{scratch}.layer{n + 1}_rn") for n in _LEVELS),
         *((rf"neck\.fusion_stage\.layers\.{n}\.projection", f"{scratch}.refinenet{4 - n}.out_conv") for n in _LEVELS),
@@ -47,7 +47,7 @@ def _decoder(scratch: str) -> Names:
 
 
 def _within(outer: str, official: str, names: Names) -> Names:
-    """Rules for what is inside a module. Groups of the inner names are named where the outer one has groups."""
+    """Rules for the contents of a module. If `outer` has groups, those of the inner patterns must be named."""
     return tuple((rf"{outer}\.{pattern}", f"{official}.{name}") for pattern, name in names)
 
 
@@ -72,7 +72,7 @@ _BLOCK: Names = (
     (r"intermediate\.dense", "mlp.fc1"),
     (r"output\.dense", "mlp.fc2"),
 )
-"""What the blocks of ViT, BEiT and Swin share."""
+"""Shared by the blocks of ViT, BEiT and Swin."""
 _VIT: Names = (
     *_MIDAS,
     *_REASSEMBLY,
@@ -89,10 +89,10 @@ class Family:
     """Files of one structure.
 
     Attributes:
-        mark: a transformers name that only files of this family hold.
+        mark: a transformers name that only files of this family contain.
         names: see `Names`.
         width_of: official name of a tensor whose last side is the width that `unused` refers to.
-        unused: official names and shapes of what these files lack because no output depends on it.
+        unused: official names and shapes of tensors that these files lack because no output depends on them.
     """
 
     mark: str
@@ -130,7 +130,7 @@ FAMILIES: tuple[Family, ...] = (
         width_of="pretrained.cls_token",
         unused=(("pretrained.mask_token", (1, _WIDTH)),),
     ),
-    Family(  # dpt_hybrid_384; before dpt_large_384, whose names it has too
+    Family(  # dpt_hybrid_384; listed before dpt_large_384 because it contains its mark too
         mark="dpt.embeddings.backbone.bit.embedder.convolution.weight",
         names=(
             *_VIT,
@@ -215,13 +215,14 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a transformers file under the names that the official checkpoints, and so our networks, use.
+    """The tensors of a transformers file under the official names, which our networks use.
 
-    Queries, keys and values become one tensor; all others are the same objects. What the file lacks because no output
-    depends on it (`Family.unused`, and the unit of the coarsest fusion that never gets a skip) is added as zeros.
+    Queries, keys and values are joined into one tensor; all other tensors are the same objects. Zeros are added for
+    tensors that the file lacks because no output depends on them (`Family.unused`, and the unit of the coarsest fusion
+    that never gets a skip).
 
     Returns:
-        `state_dict` itself, if it is not such a file.
+        `state_dict` itself if it is not from transformers.
     """
     family = next((family for family in FAMILIES if family.mark in state_dict), None)
     if family is None:
@@ -237,12 +238,12 @@ def _renamed(key: str, rules: Sequence[tuple[re.Pattern[str], str]]) -> str:
 
 
 def _join(official: dict[str, Tensor]) -> None:
-    """Replace `….attn.query`, `key` and `value` by `qkv`, and biases by `q_bias` and `v_bias` where keys have none."""
+    """Replace `….attn.query`, `key` and `value` by `qkv`, and biases by `q_bias` and `v_bias` if keys have none."""
     for stem in [key.removesuffix("query.weight") for key in official if key.endswith(".attn.query.weight")]:
         for end in ("weight", "bias"):
             query, key, value = (f"{stem}{part}.{end}" for part in ("query", "key", "value"))
             parts = [official[name] for name in (query, key, value) if name in official]
-            # What cannot be joined keeps its names, and is refused when the network is filled.
+            # Tensors that cannot be joined keep their names, so filling the network refuses them.
             if len(parts) == 3 and parts[0].ndim and len({part.shape for part in parts}) == 1:
                 official[f"{stem}qkv.{end}"] = torch.cat(parts)
                 del official[query], official[key], official[value]
@@ -251,7 +252,7 @@ def _join(official: dict[str, Tensor]) -> None:
 
 
 def _unused(official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """Zeros for what no output depends on."""
+    """Zeros for the tensors that no output depends on."""
     coarsest = "refinenet4.resConfUnit"
     zeros = {
         key.replace(f"{coarsest}2", f"{coarsest}1"): torch.zeros_like(value)
