@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from stream.notes import Notes, collected
+
 
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
@@ -31,3 +33,11 @@ def no_backend_of_the_users(tmp_path_factory: pytest.TempPathFactory, monkeypatc
     """Exports of one test are there for the next, but not those that whoever runs the tests has made before."""
     folder = tmp_path_factory.getbasetemp() / "backends"
     monkeypatch.setattr("stream.infer.backends.cache.cache_folder", lambda: folder)
+
+
+@pytest.fixture
+def notes() -> Iterator[list[str]]:
+    """What is noted during the test."""
+    noted: list[str] = []
+    with collected(Notes(noted.append)):
+        yield noted

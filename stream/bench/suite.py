@@ -26,7 +26,7 @@ from stream.models import registry
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
 from stream.models.weights.locate import search
-from stream.notes import OnNote
+from stream.notes import note
 
 _BUDGET_S = 20.0
 """Duration of each run of the pipeline."""
@@ -59,11 +59,8 @@ class BenchOptions:
     weights_dir: Path | None = None
 
 
-def run(options: BenchOptions, *, on_note: OnNote) -> Results:
-    """Measure everything; takes half a minute per model, and longer for slow models.
-
-    Args:
-        on_note: receives a line for each result.
+def run(options: BenchOptions) -> Results:
+    """Measure everything; takes half a minute per model, and longer for slow models. Each result is noted.
 
     Raises:
         UsageError: a model is unknown, or an option is not possible.
@@ -76,7 +73,7 @@ def run(options: BenchOptions, *, on_note: OnNote) -> Results:
         write_clip(clip, options.size_hw, _CLIP_FRAMES)
         frames = _frames(clip)
         for model in models:
-            _measure_model(options, model, clip, frames, results, on_note)
+            _measure_model(options, model, clip, frames, results)
     return results
 
 
@@ -120,12 +117,11 @@ def _measure_model(
     clip: Path,
     frames: Sequence[Frame],
     results: Results,
-    on_note: OnNote,
 ) -> None:
     spec = chosen.spec
     if not chosen.has_weights:
         results.synthetic_weights.append(spec.name)
-        on_note(f"{spec.name}: the weights are not installed; using synthetic ones, which does not affect speed")
+        note(f"{spec.name}: the weights are not installed; using synthetic ones, which does not affect speed")
     device = resolve_device(options.device, spec)
     backends = list(options.backends) or _backends(device, spec)
     precisions = list(options.precisions) or _precisions(device, spec)
@@ -133,7 +129,7 @@ def _measure_model(
 
     def report(result: network.NetworkResult) -> None:
         speed = result.note if result.timing is None else f"{1000 * result.timing.median_s:.1f} ms"
-        on_note(f"{result.model} {result.backend} {result.precision} batch {result.batch}: {speed}")
+        note(f"{result.model} {result.backend} {result.precision} batch {result.batch}: {speed}")
 
     if "network" in options.parts:
         results.networks += network.measure(
@@ -158,7 +154,7 @@ def _measure_model(
             )  # fmt: skip
             pipelines.append(measured)
             speed = f"{measured.fps:.2f} fps of at most {measured.limit_fps:.2f}"
-            on_note(f"{spec.name} {backend} {precision}, pipeline: {speed}")
+            note(f"{spec.name} {backend} {precision}, pipeline: {speed}")
         results.pipelines += pipelines
     if "baseline" in options.parts and device.type == "cpu" and registry.runtime_of(spec) == "torch":
         count = max(_MIN_FRAMES, min(one.frames for one in pipelines) // 3 if pipelines else 30)
@@ -167,7 +163,7 @@ def _measure_model(
             threads=options.threads or torch.get_num_threads(), input_size=options.input_sizes[0],
         )  # fmt: skip
         results.baselines.append(loop)
-        on_note(f"{spec.name}, baseline: {loop.fps:.2f} fps")
+        note(f"{spec.name}, baseline: {loop.fps:.2f} fps")
 
 
 def _is_possible(results: Results, spec: ModelSpec, backend: str, precision: str) -> bool:

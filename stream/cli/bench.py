@@ -10,6 +10,7 @@ import click
 from stream.bench import PARTS
 from stream.cli.options import ConfigCommand, debug, own
 from stream.errors import UsageError
+from stream.notes import Notes, collected
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -116,7 +117,8 @@ def bench(
         parts=wanted,
         weights_dir=config.model.weights_dir,
     )
-    results = suite.run(options, on_note=lambda note: print(note, file=sys.stderr))
+    with collected(Notes(lambda note: print(note, file=sys.stderr))):
+        results = suite.run(options)
     console = Console(width=None if sys.stdout.isatty() else 160)
     facts = report.machine()
     console.print(

@@ -14,6 +14,7 @@ import click
 
 from stream.cli.options import SETTINGS, ConfigCommand, as_json, debug, own
 from stream.errors import StreamError, UsageError
+from stream.notes import Notes, collected
 
 if TYPE_CHECKING:
     from stream.cli.progress import ProgressDisplay
@@ -119,12 +120,8 @@ def _get(spec: "ModelSpec", weights_dir: Path | None, display: "ProgressDisplay"
         display.say(f"{found.path} is damaged, so it is fetched again")
         with contextlib.suppress(FileNotFoundError):  # another process did the same
             found.path.unlink()
-    return find_file(
-        spec,
-        weights_dir=weights_dir,
-        on_progress=display.download,
-        on_note=lambda note: display.say(f"note: {note}"),
-    ).path
+    with collected(Notes(lambda text: display.say(f"note: {text}"))):
+        return find_file(spec, weights_dir=weights_dir, on_progress=display.download).path
 
 
 @weights.command(cls=ConfigCommand, keys=("model.weights_dir",))

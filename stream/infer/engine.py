@@ -84,7 +84,7 @@ class Engine:
         self.precision = resolve_precision(
             precision, self.device, self.spec, allowed=choose.precisions(backend, self.device), exact=exact
         )
-        self._notes: list[str] = list(model.notes)
+        self._notes: list[str] = []
         self._counters: Counter[str] = Counter()
         self._input_size, self._square = input_size, square
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
@@ -105,7 +105,7 @@ class Engine:
             self._notes += calibration_set.notes
         self._options = choose.BackendOptions(
             model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
-            provider=provider, cache=cache or ModelCache(on_note=self._notes.append), calibration_set=calibration_set,
+            provider=provider, cache=cache or ModelCache(), calibration_set=calibration_set,
         )  # fmt: skip
         try:
             self._backend: Backend | None = self._on_compute_thread(lambda: choose.make(backend, self._options))

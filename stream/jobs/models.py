@@ -46,7 +46,6 @@ def find_weights(config: Config, *, on_download: "OnTransfer | None" = None) -> 
         offline=model.offline,
         commercial_only=model.commercial_only,
         on_progress=on_download,
-        on_note=note,
     )
 
 
@@ -100,7 +99,6 @@ def load_engine(
             offline=config.model.offline,
             commercial_only=config.model.commercial_only,
             on_progress=on_download,
-            on_note=note,
         )
     if backend == "auto" or runtime != "torch":
         backend = "torch"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from stream.errors import ModelError, UsageError
 from stream.models import catalog
 from stream.models.spec import ModelSpec
-from stream.models.weights.fetch import OnNote, OnTransfer
+from stream.models.weights.fetch import OnTransfer
 from stream.models.weights.locate import Checked, find_file
+from stream.notes import note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,13 +35,11 @@ class LoadedModel:
     Attributes:
         weights_sha256: hex digest of the weights file.
         make_network: makes `network`; called at most once.
-        notes: messages for the user.
     """
 
     spec: ModelSpec
     weights_sha256: str
     make_network: Callable[[], "nn.Module"]
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def network(self) -> "nn.Module":
@@ -84,15 +83,14 @@ def load(
     offline: bool = False,
     commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
-    on_note: OnNote | None = None,
     merge_norms: bool = True,
 ) -> LoadedModel:
     """Build a model's network and fill it from its weights file.
 
     Args:
         weights: a checkpoint to use instead of the catalog's.
-        commercial_only: refuse weights whose licence forbids commercial use; otherwise `on_note` receives a note.
-        weights_dir, offline, on_progress, on_note: where to look for the catalog's file and how to download it; see
+        commercial_only: refuse weights whose licence forbids commercial use; otherwise it is noted.
+        weights_dir, offline, on_progress: where to look for the catalog's file and how to download it; see
             `locate.find_file`.
         merge_norms: see `layers.fold_for_inference`.
 
@@ -108,7 +106,6 @@ def load(
         offline=offline,
         commercial_only=commercial_only,
         on_progress=on_progress,
-        on_note=on_note,
         merge_norms=merge_norms,
     )
     _ = loaded.network
@@ -123,7 +120,6 @@ def load_lazily(
     offline: bool = False,
     commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
-    on_note: OnNote | None = None,
     merge_norms: bool = True,
 ) -> LoadedModel:
     """Like `load`, but builds the network only when it is used: a cached export never needs it.
@@ -139,15 +135,13 @@ def load_lazily(
         offline=offline,
         commercial_only=commercial_only,
         on_progress=on_progress,
-        on_note=on_note,
     )
     paths, runtime = [file.path for file in found], _RUNTIMES.get(spec.architecture)
 
     def make_network() -> "nn.Module":
         return runtime(spec, paths) if runtime else _filled(spec, paths[0], merge_norms=merge_norms)
 
-    notes = tuple(note for file in found for note in file.notes)
-    return LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network, notes=notes)
+    return LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network)
 
 
 def files(
@@ -158,15 +152,14 @@ def files(
     offline: bool = False,
     commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
-    on_note: OnNote | None = None,
 ) -> list[Checked]:
     """The weights file and its companions, found or downloaded; arguments and errors as for `load`."""
     if spec.licence_note and commercial_only:
         hint = "`depthstream models` shows every licence"
         what = f"the licence of {spec.name} ({spec.licence}) forbids commercial use"
         raise UsageError(what, where="--commercial-only", hint=hint)
-    if spec.licence_note and on_note is not None:
-        on_note(spec.licence_note)
+    if spec.licence_note:
+        note(spec.licence_note)
     return [
         find_file(
             part,
@@ -174,7 +167,6 @@ def files(
             weights_dir=weights_dir,
             offline=offline,
             on_progress=on_progress,
-            on_note=on_note,
         )
         for part in spec.parts()
     ]

@@ -92,7 +92,7 @@ def test_what_was_exported_before_is_loaded(tmp_path: Path) -> None:
     assert (first.made, second.made) == ([(1, 24, 32)], [])
 
 
-def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
+def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path, notes: list[str]) -> None:
     class Forgetful(Portable):
         """Rejects files that it has not made itself, as after an update of its libraries."""
 
@@ -102,13 +102,13 @@ def test_what_loads_no_more_is_exported_anew_once(tmp_path: Path) -> None:
             return super().load(folder)
 
     exported(Portable(), tmp_path).prepare((24, 32))
-    runtime, said = Forgetful(), list[str]()
+    runtime = Forgetful()
     backend = exported(runtime, tmp_path)
-    backend._cache = ModelCache(tmp_path, on_note=said.append)
+    backend._cache = ModelCache(tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(backend(inputs(1)), Tiny()(inputs(1)))
     assert runtime.made == [(1, 24, 32)]
-    (note,) = said
+    (note,) = notes
     assert note.endswith("does not load here; exporting it again")
 
 

@@ -28,16 +28,11 @@ class Maker:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
+def kept(tmp_path: Path, notes: list[str]) -> ModelCache:
+    return ModelCache(tmp_path / "cache")
 
 
-@pytest.fixture
-def kept(tmp_path: Path, said: list[str]) -> ModelCache:
-    return ModelCache(tmp_path / "cache", on_note=said.append)
-
-
-def test_an_entry_is_made_once(kept: ModelCache, tmp_path: Path, said: list[str]) -> None:
+def test_an_entry_is_made_once(kept: ModelCache, tmp_path: Path, notes: list[str]) -> None:
     make = Maker()
     first = kept.entry(KEY, make)
     again = ModelCache(tmp_path / "cache").entry(dict(KEY), make)
@@ -45,7 +40,7 @@ def test_an_entry_is_made_once(kept: ModelCache, tmp_path: Path, said: list[str]
     assert (again.folder / "model.bin").read_text() == "weights"
     assert again.facts == {"rms": 0.25}
     assert make.times == 1
-    assert not said
+    assert not notes
 
 
 def test_another_key_is_another_entry(kept: ModelCache) -> None:
@@ -87,14 +82,14 @@ def other_key(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_file, remove_file, add_file, remove_record, damage_record, other_key])
-def test_what_cannot_be_trusted_is_made_again_and_said(kept: ModelCache, said: list[str], damage: object) -> None:
+def test_what_cannot_be_trusted_is_made_again_and_said(kept: ModelCache, notes: list[str], damage: object) -> None:
     make = Maker()
     damage(kept.entry(KEY, make).folder)  # type: ignore[operator]
     entry = kept.entry(KEY, make)
     assert make.times == 2
     assert [path.name for path in sorted(entry.folder.iterdir())] == [RECORD, "model.bin"]
     assert (entry.folder / "model.bin").read_text() == "weights"
-    assert said == [f"{entry.folder} is damaged; exporting it again"]
+    assert notes == [f"{entry.folder} is damaged; exporting it again"]
 
 
 def test_a_maker_that_fails_leaves_nothing(kept: ModelCache) -> None:
@@ -124,14 +119,14 @@ def test_two_that_want_the_same_make_it_once(kept: ModelCache) -> None:
     assert makes.times == 1
 
 
-def test_a_folder_that_cannot_be_made_costs_only_the_keeping(tmp_path: Path, said: list[str]) -> None:
+def test_a_folder_that_cannot_be_made_costs_only_the_keeping(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / "cache").write_text("a file")
-    kept = ModelCache(tmp_path / "cache", on_note=said.append)
+    kept = ModelCache(tmp_path / "cache")
     entry = kept.entry(KEY, Maker())
     folder = entry.folder
     assert (folder / "model.bin").read_text() == "weights"
     assert entry.facts == {"rms": 0.25}
-    assert said == [f"{tmp_path / 'cache'} is not writable (File exists); exported models are not kept"]
+    assert notes == [f"{tmp_path / 'cache'} is not writable (File exists); exported models are not kept"]
     del entry
     assert not folder.exists()
 

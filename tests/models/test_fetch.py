@@ -25,6 +25,7 @@ from stream.errors import ModelError
 from stream.models.spec import ModelSpec
 from stream.models.weights.download import Transfer, _Redirects, size_text
 from stream.models.weights.fetch import Fetched, fetch
+from stream.notes import Notes, collected
 from tests.support.weights_server import (
     CONTENT,
     SHA256,
@@ -57,8 +58,9 @@ class Run:
         self.transfers: list[Transfer] = []
 
     def __call__(self, spec: ModelSpec, **options: Any) -> Fetched:
-        hooks = {"on_progress": self.transfers.append, "on_note": self.notes.append, "sleep": self.waits.append}
-        return fetch(spec, self.folder, **(hooks | options))
+        hooks = {"on_progress": self.transfers.append, "sleep": self.waits.append}
+        with collected(Notes(options.pop("on_note", self.notes.append))):
+            return fetch(spec, self.folder, **(hooks | options))
 
     def fails(self, spec: ModelSpec, **options: Any) -> str:
         with pytest.raises(ModelError) as caught:

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from stream.notes import OnNote
+from stream.notes import note
 
 RECORD = "entry.json"
 MAX_BYTES = 16 * 2**30
@@ -52,11 +52,10 @@ class ModelCache:
 
     Args:
         folder: holds the entries; created with the first one.
-        on_note: receives notes about damaged entries and a folder that is not writable.
     """
 
-    def __init__(self, folder: Path | None = None, *, on_note: OnNote = lambda _note: None) -> None:
-        self.folder, self._on_note = folder or cache_folder(), on_note
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder()
 
     def entry(self, key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]]) -> Entry:
         """Find the entry of `key` or make it; processes that request the same one wait for each other.
@@ -74,7 +73,7 @@ class ModelCache:
             lock = FileLock(self.folder / f"{name}.lock")
             lock.acquire()
         except OSError as error:
-            self._on_note(f"{self.folder} is not writable ({error.strerror}); exported models are not kept")
+            note(f"{self.folder} is not writable ({error.strerror}); exported models are not kept")
             return self._temporary(make)
         try:
             return self._checked(name, key) or self._made(name, key, make)
@@ -83,7 +82,7 @@ class ModelCache:
 
     def discard(self, entry: Entry) -> None:
         """Remove an entry that is undamaged but cannot be loaded."""
-        self._on_note(f"{entry.folder} does not load here; exporting it again")
+        note(f"{entry.folder} does not load here; exporting it again")
         with FileLock(self.folder / f"{entry.folder.name}.lock"):
             shutil.rmtree(entry.folder, ignore_errors=True)
 
@@ -105,7 +104,7 @@ class ModelCache:
                 return Entry(folder=folder, facts=record["facts"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no record, or not one of ours: treated like a damaged entry
-        self._on_note(f"{folder} is damaged; exporting it again")
+        note(f"{folder} is damaged; exporting it again")
         return None
 
     def _made(self, name: str, key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]]) -> Entry:

@@ -15,14 +15,14 @@ from pathlib import Path
 from stream.errors import ModelError
 from stream.models.spec import ModelSpec
 from stream.models.weights.download import Download, OnTransfer, Transfer, by_hand, disk_full, size_text
+from stream.notes import note
 
-__all__ = ["Fetched", "OnNote", "OnTransfer", "Transfer", "by_hand", "fetch", "size_text"]
+__all__ = ["Fetched", "OnTransfer", "Transfer", "by_hand", "fetch", "size_text"]
 
 TIMEOUT_S = 30.0
 """Limit for connecting, and for each wait for more data."""
 ATTEMPTS = 4
 """Attempts in a row without progress before giving up; progress restarts the count."""
-OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,6 @@ def fetch(
     folder: Path,
     *,
     on_progress: OnTransfer | None = None,
-    on_note: OnNote | None = None,
     timeout_s: float = TIMEOUT_S,
     attempts: int = ATTEMPTS,
     sleep: Callable[[float], None] = time.sleep,
@@ -49,7 +48,6 @@ def fetch(
 
     Args:
         on_progress: called after every chunk (256 KiB at most).
-        on_note: receives the licence if it is non-commercial, and a note if the file cannot be verified.
         timeout_s: limit for connecting, and for each wait for more data.
         attempts: see `ATTEMPTS`; the waits between attempts double, starting at one second.
         sleep: waits for a number of seconds.
@@ -63,25 +61,24 @@ def fetch(
     url, target = spec.weights.url, folder / spec.weights.file
     if url is None:
         raise _unpublished(spec)
-    say = on_note or (lambda _note: None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f".{target.name}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            say(f"{target.name}: waiting for another process that is downloading it")
+            note(f"{target.name}: waiting for another process that is downloading it")
             lock.acquire()
         with contextlib.ExitStack() as held:
             held.callback(lock.release)
             if target.is_file():
                 return Fetched(path=target, sha256=None)
-            say(f"downloading {target.name} to {folder}")
+            note(f"downloading {target.name} to {folder}")
             if spec.licence_note:
-                say(spec.licence_note)
+                note(spec.licence_note)
             download = Download(url, target, on_progress=on_progress, timeout_s=timeout_s)
             download.run(attempts=attempts, sleep=sleep)
-            return Fetched(path=target, sha256=_verified(spec, download, say))
+            return Fetched(path=target, sha256=_verified(spec, download))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(folder, url, "the disk is full") from error
@@ -92,11 +89,11 @@ def fetch(
         ) from error
 
 
-def _verified(spec: ModelSpec, download: Download, say: OnNote) -> str:
+def _verified(spec: ModelSpec, download: Download) -> str:
     """Move a complete download into place if it is the published file; returns its sha256."""
     digest = download.digest.hexdigest()
     if spec.weights.sha256 is None:
-        say(f"{spec.weights.file}: not verified, because the publisher's sha256 is unknown")
+        note(f"{spec.weights.file}: not verified, because the publisher's sha256 is unknown")
     elif digest != spec.weights.sha256:
         download.part.remove()
         raise ModelError(

@@ -14,7 +14,8 @@ from pathlib import Path
 from stream.errors import ModelError, UsageError
 from stream.models import catalog
 from stream.models.spec import ModelSpec
-from stream.models.weights.fetch import OnNote, OnTransfer, by_hand, fetch
+from stream.models.weights.fetch import OnTransfer, by_hand, fetch
+from stream.notes import note
 
 FOLDERS = (Path("weights"), Path("checkpoints"))
 """Searched in the current folder: where users of this program and of the official scripts keep weights."""
@@ -50,11 +51,10 @@ class Located:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A weights file to use, with the sha256 of its content and notes about it."""
+    """A weights file to use, with the sha256 of its content."""
 
     path: Path
     sha256: str
-    notes: tuple[str, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -95,7 +95,6 @@ def find_file(
     weights_dir: Path | None = None,
     offline: bool = False,
     on_progress: OnTransfer | None = None,
-    on_note: OnNote | None = None,
 ) -> Checked:
     """The weights file to use, downloaded into the cache if there is no local file.
 
@@ -104,19 +103,11 @@ def find_file(
         weights_dir: search this folder first, see `search`.
         offline: never download; so does `DEPTHSTREAM_OFFLINE=1` in the environment.
         on_progress: receives the progress of a download.
-        on_note: receives each note as it arises; the result contains all of them.
 
     Raises:
         UsageError: `weights` or `weights_dir` does not exist.
         ModelError: there is no local file and it cannot be downloaded, or a shipped or cached file is damaged.
     """
-    notes: list[str] = []
-
-    def note(line: str) -> None:
-        notes.append(line)
-        if on_note is not None:
-            on_note(line)
-
     digest: str | None = None
     if weights is not None:
         if not weights.is_file():
@@ -127,7 +118,7 @@ def find_file(
     if found is None:
         if offline or is_offline():
             raise _offline(spec)
-        fetched = fetch(spec, cache_folder(), on_progress=on_progress, on_note=note)
+        fetched = fetch(spec, cache_folder(), on_progress=on_progress)
         found, digest = Located(path=fetched.path, place=Place.CACHE), fetched.sha256
     digest = digest or sha256(found.path)
     if spec.weights.sha256 not in (None, digest):
@@ -139,7 +130,7 @@ def find_file(
         if found.place is not Place.USER and verdict(spec, found.path, digest) is Verdict.DIFFERENT:
             raise _damaged(spec, found, digest)
         note(f"{found.path}: not the published file (sha256 {digest})")
-    return Checked(path=found.path, sha256=digest, notes=tuple(notes))
+    return Checked(path=found.path, sha256=digest)
 
 
 def verdict(spec: ModelSpec, path: Path, digest: str) -> Verdict:
