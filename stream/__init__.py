@@ -11,7 +11,7 @@ loaded when they are first used, so that `depthstream --help` is instant.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from stream.config import Config
     from stream.frames import Depth, DepthKind, Frame, SourceInfo
     from stream.jobs.report import Report
+    from stream.pipeline.runner import Progress
+    from stream.sinks.depthfiles import read_png16
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,7 @@ __all__ = [
     "Options",
     "Outcome",
     "OutputError",
+    "Progress",
     "Report",
     "SinkError",
     "SourceError",
@@ -54,6 +57,7 @@ __all__ = [
     "StreamError",
     "UsageError",
     "iter_depth",
+    "read_png16",
     "run",
 ]
 
@@ -63,7 +67,9 @@ _LOADED_WHEN_USED = {
     "Depth": "stream.frames",
     "DepthKind": "stream.frames",
     "Frame": "stream.frames",
+    "Progress": "stream.pipeline.runner",
     "Report": "stream.jobs.report",
+    "read_png16": "stream.sinks.depthfiles",
     "SourceInfo": "stream.frames",
 }
 
@@ -138,13 +144,21 @@ class Options(TypedDict, total=False):
 
 
 def run(
-    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: Unpack[Options]
+    source: str | os.PathLike[str] | None = None,
+    *,
+    config: "Config | None" = None,
+    on_note: "Callable[[str], None] | None" = None,
+    on_progress: "Callable[[Progress], None] | None" = None,
+    **options: Unpack[Options],
 ) -> "Report":
     """Run `source` through a model into files or a preview, as `depthstream run` does.
 
     Args:
         source: what the command line takes as SOURCE.
         config: a whole configuration instead of `source` and `options`.
+        on_note: called once with each thing worth knowing: the chosen backend, a fallback, a repaired file. The logger
+            `depthstream` gets them too, as INFO, and skipped inputs as WARNING.
+        on_progress: called about twenty times a second on the calling thread; an exception that it raises ends the run.
         options: named like the command line's, with underscores: `output=`, `model=`, `save=("npy",)`, …; see
             `Options`.
 
@@ -157,26 +171,35 @@ def run(
     """
     from stream.jobs.run import run_config
 
-    report = run_config(_config(source, config, options))
+    report = run_config(_config(source, config, options), on_note=on_note, on_progress=on_progress)
     if report.outcome is Outcome.INTERRUPTED:
         raise KeyboardInterrupt
     return report
 
 
 def iter_depth(
-    source: str | os.PathLike[str] | None = None, *, config: "Config | None" = None, **options: Unpack[Options]
+    source: str | os.PathLike[str] | None = None,
+    *,
+    config: "Config | None" = None,
+    on_note: "Callable[[str], None] | None" = None,
+    on_progress: "Callable[[Progress], None] | None" = None,
+    on_skip: "Callable[[str, str], None] | None" = None,
+    **options: Unpack[Options],
 ) -> "Iterator[tuple[Frame, Depth]]":
     """Yield each frame with its depth, in order; closing the generator stops every thread.
 
     Args:
         source, config, options: as for `run`; output options have no effect.
+        on_note, on_progress: as for `run`; called while the generator is advanced.
+        on_skip: called with the name of each input that was skipped, and the reason. The logger `depthstream` gets it
+            too, as WARNING, which Python prints unless logging is configured.
 
     Raises:
         StreamError: what went wrong; inputs that cannot be read are skipped, as in `run`.
     """
     from stream.jobs.run import iter_config
 
-    return iter_config(_config(source, config, options))
+    return iter_config(_config(source, config, options), on_note=on_note, on_progress=on_progress, on_skip=on_skip)
 
 
 def _config(source: str | os.PathLike[str] | None, config: "Config | None", options: Options) -> "Config":

@@ -5,6 +5,7 @@ for people (one line an error), stdout for programs (`--json`).
 """
 
 import difflib
+import logging
 import os
 import sys
 import threading
@@ -76,6 +77,7 @@ def main() -> NoReturn:
     """Entry point: every error becomes one line on stderr and the right exit code."""
     # Pillow warns about damaged metadata, which no depth map depends on. The filters are ours to set in this process.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    logging.getLogger("depthstream").addHandler(logging.NullHandler())  # the display prints notes and skipped inputs
     code = invoke(sys.argv[1:])
     if threading.active_count() > 1:
         # Everything has been closed, so what still runs is stuck in a driver, a network call or a large model, and the

@@ -128,9 +128,10 @@ def compare_config(
                 folders = precompute_maps(config, source.info, loaders, renderer, Path(resources.enter_context(folder)))
                 engines = [keep(load(candidates[0]))]
                 inference = PrecomputedInference(engines[0], folders)
-        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress)
+        pipeline = Pipeline(source, inference, renderer, sinks)
         unless_running.pop_all()
-        return supervise(pipeline, engines, config, started=started, notes=notes, model=" | ".join(names))
+        model = " | ".join(names)
+        return supervise(pipeline, engines, config, started=started, notes=notes, on_progress=on_progress, model=model)
 
 
 def _raise_interrupt() -> None:

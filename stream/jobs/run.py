@@ -61,14 +61,12 @@ def run_config(
     started = time.monotonic()
     with collected(Notes(on_note)) as notes:
         with _reported_if_it_cannot_start(config, started):
-            pipeline, engines = _wired(config, on_progress=on_progress, on_download=on_download)
+            pipeline, engines = _wired(config, on_download=on_download)
         names = " | ".join(engine.spec.name for engine in engines)
-        return supervise(pipeline, engines, config, started=started, notes=notes, model=names)
+        return supervise(pipeline, engines, config, started=started, notes=notes, on_progress=on_progress, model=names)
 
 
-def _wired(
-    config: Config, *, on_progress: ProgressHook | None, on_download: "OnTransfer | None"
-) -> tuple[Pipeline, "list[Engine]"]:
+def _wired(config: Config, *, on_download: "OnTransfer | None") -> tuple[Pipeline, "list[Engine]"]:
     """Everything that `config` names, opened and put together."""
     from stream.infer.switching import Adaptive, Switching
 
@@ -93,7 +91,7 @@ def _wired(
         inference = adaptive or switching or engine_inference(config, source, engines[0])
         queue = max(QUEUE, config.inference.batch)
         sinks = [*build_sinks(config, plan), *(viewer.sink for viewer in viewers)]
-        pipeline = Pipeline(source, inference, renderer, sinks, on_progress=on_progress, queue=queue)
+        pipeline = Pipeline(source, inference, renderer, sinks, queue=queue)
         for viewer in viewers:
             viewer.preview.metrics, viewer.preview.log = pipeline.metrics, lambda: source.log
         for engine in engines:
@@ -127,6 +125,7 @@ def supervise(
     *,
     started: float,
     notes: Notes,
+    on_progress: ProgressHook | None = None,
     model: str | None = None,
 ) -> Report:
     """Run a pipeline to its end, whatever that is, and report it; a failure writes `config.output.report` too.
@@ -135,6 +134,7 @@ def supervise(
         engines: those that the pipeline runs; the report describes the first one.
         started: when the job began, monotonic seconds.
         notes: those of the run.
+        on_progress: see `Pipeline`.
         model: what the report calls the model, instead of the first engine's name.
 
     Raises:
@@ -152,6 +152,12 @@ def supervise(
             report.save(config.output.report)
         return report
 
+    def tick(progress: Progress) -> None:
+        relay()
+        if on_progress is not None:
+            on_progress(progress)
+
+    pipeline.on_progress = tick
     try:
         relay()
         outcome = pipeline.run()

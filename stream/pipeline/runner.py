@@ -72,7 +72,7 @@ class Pipeline:
         self._accepted = dict.fromkeys(range(len(sinks)), 0)
         self._ended: set[int] = set()
         self._progress = Progress(metrics=self.metrics, stages=self.stages, total=source.info.frame_count)
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self._interrupts = 0
         self._wants_stop = False
         self.output_time = StageTime(busy_s=0.0, waiting_s=0.0)
@@ -137,8 +137,8 @@ class Pipeline:
                     self._wants_stop |= sink.wants_stop
                 if self._wants_stop and not self.stages.stopped_early:
                     self.stages.stop()
-                if self._on_progress is not None:
-                    self._on_progress(self._progress)
+                if self.on_progress is not None:
+                    self.on_progress(self._progress)
         finally:
             self.output_time = StageTime(busy_s=clock() - start - waited_s, waiting_s=waited_s)
 
