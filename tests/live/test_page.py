@@ -135,6 +135,7 @@ def test_people_at_the_page(browser: Any, tmp_path: Path) -> None:
         first.find("freeze").click()
         until(lambda: second.status() == "frozen", "frozen")
         until(lambda: not second.moves(), "the picture to stand")
+        until(lambda: first.status() == "frozen", "the first page, in the background until now, to catch up")
         first.find("freeze").send_keys(" ")  # by keyboard
         until(lambda: second.status() == "live", "live again")
 
