@@ -1,6 +1,6 @@
 """Makes the clip that `depthstream demo` runs on, and the true depth of a few of its frames.
 
-    python scripts/demo/clip.py                      writes stream/data/demo.mp4 and demo_depth.npz
+    python scripts/demo/clip.py                      writes stream/data/demo.mp4 and tests/data/demo_depth.npz
     python scripts/demo/clip.py --still 60 --to x.png   one frame, for looking at
 
 A camera walks through a ray-cast room (`scene`), lit once (`light`).
@@ -35,7 +35,10 @@ DEPTH_FRAMES = (0, 30, 60, 90, 119)
 DEPTH_HW = (120, 160)
 AUDIO_RATE = 44100
 EXPOSURE = 1.1
-DATA = Path(__file__).resolve().parents[2] / "stream" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "stream" / "data"
+TRUTH = ROOT / "tests" / "data"
+"""Where the true depth goes: only the tests read it, so it is not part of the package."""
 
 
 def rays(part: float, size_hw: tuple[int, int]) -> tuple[F32, F32, F32]:
@@ -211,7 +214,7 @@ def main() -> None:
     """Write the clip and its depth."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--still", type=int, nargs="*", help="render these frames only, as PNG")
-    parser.add_argument("--to", type=Path, default=DATA, help="folder to write to")
+    parser.add_argument("--to", type=Path, help="folder to write to; default: where the package and the tests read")
     parser.add_argument("--draft", action="store_true", help="coarse light, for a quick look")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
@@ -224,16 +227,19 @@ def main() -> None:
         if options.still is not None:
             for index in options.still:
                 rgb = picture(studio.surfaces, studio.light, index / (FRAMES - 1), SIZE_HW)
-                cv2.imwrite(str(options.to / f"demo_{index:03d}.png"), rgb[..., ::-1])
+                cv2.imwrite(str((options.to or DATA) / f"demo_{index:03d}.png"), rgb[..., ::-1])
                 print(f"frame {index}: {time.monotonic() - began:.0f} s")
             return
         pictures = list(pool.map(_frame, [(studio.light, i / (FRAMES - 1), SIZE_HW) for i in range(FRAMES)]))
-    write_clip(options.to / "demo.mp4", pictures)
+    clip = (options.to or DATA) / "demo.mp4"
+    write_clip(clip, pictures)
     depth = np.stack([true_depth(studio.surfaces.solids, i / (FRAMES - 1), DEPTH_HW) for i in DEPTH_FRAMES])
     np.savez_compressed(
-        options.to / "demo_depth.npz", frames=np.array(DEPTH_FRAMES, np.int32), depth_m=depth.astype(np.float16)
+        (options.to or TRUTH) / "demo_depth.npz",
+        frames=np.array(DEPTH_FRAMES, np.int32),
+        depth_m=depth.astype(np.float16),
     )
-    print(f"{FRAMES} frames in {time.monotonic() - began:.0f} s, {(options.to / 'demo.mp4').stat().st_size} bytes")
+    print(f"{FRAMES} frames in {time.monotonic() - began:.0f} s, {clip.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Makes the speed tables of README.md and stream/bench/README.md from a file of `depthstream bench --json`.
+"""Speed tables in Markdown, from what `depthstream bench --json FILE` has written.
 
     depthstream bench -m starter -m midas-small --json speed.json
     python scripts/measure/speed_table.py speed.json
 
-Prints two Markdown tables: a short one with each backend's frames per second in its best precision, and a long one.
+`scripts/docs/generate.py` puts those of docs/measured/speed.json into README.md and docs/speed.md.
+
+Prints a short Markdown table, pictures a second of the best precision of each backend, and a long one.
 """
 
 import argparse
@@ -12,49 +14,53 @@ from pathlib import Path
 from typing import Any
 
 LONG = (
-    "| Model | Backend | Network, ms | CPU ms a frame: model + rest | Limit, fps | Pipeline, fps | Efficiency "
-    "| × baseline |"
+    "| Model | Backend | Bare, ms | CPU ms a frame: model + rest | Limit, fps | Pipeline, fps | Efficiency | × plain |"
 )
 
 
 def short(found: dict[str, Any]) -> list[str]:
-    """A row for each model: the baseline, and each backend at its fastest."""
-    backends = list(dict.fromkeys(result["backend"] for result in found["pipeline"]))
-    lines = [f"| | baseline, fp32 | {' | '.join(backends)} |", "|---|" + "---|" * (1 + len(backends))]
-    for baseline in found["baseline"]:
-        pipelines = [result for result in found["pipeline"] if result["model"] == baseline["model"]]
-        cells = [f"`{baseline['model']}`", rounded(baseline["fps"])]
+    """A row for each model: the plain loop, and each backend at its fastest."""
+    backends = list(dict.fromkeys(whole["backend"] for whole in found["whole"]))
+    lines = [f"| | plain loop, fp32 | {' | '.join(backends)} |", "|---|" + "---|" * (1 + len(backends))]
+    for loop in found["plain"]:
+        wholes = [whole for whole in found["whole"] if whole["model"] == loop["model"]]
+        cells = [f"`{loop['model']}`", rounded(loop["fps"], digits=2)]
         for backend in backends:
-            own = (result for result in pipelines if result["backend"] == backend)
-            best = max(own, key=lambda result: float(result["fps"]), default=None)
-            cells.append(f"{rounded(best['fps'])} ({best['precision']})" if best else "–")
+            best = max((w for w in wholes if w["backend"] == backend), key=lambda w: float(w["fps"]), default=None)
+            cells.append(f"{rounded(best['fps'], digits=2)} ({best['precision']})" if best else "–")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def long(found: dict[str, Any]) -> list[str]:
     """A row for each pipeline."""
-    baselines = {result["model"]: result["fps"] for result in found["baseline"]}
+    loops = {loop["model"]: loop["fps"] for loop in found["plain"]}
     lines = [LONG, "|---|---|" + "---:|" * 6]
-    for result in found["pipeline"]:
-        baseline = baselines.get(result["model"])
+    for whole in found["whole"]:
+        plain = loops.get(whole["model"])
         cells = [
-            f"`{result['model']}`",
-            f"{result['backend']} {result['precision']}",
-            f"{1000 * result['network']['median_s']:.1f}",
-            f"{1000 * result['model_cpu_s']:.1f} + {1000 * result['other_cpu_s']:.1f}",
-            rounded(result["limit_fps"]),
-            rounded(result["fps"]),
-            f"{result['efficiency']:.2f}",
-            f"{result['fps'] / baseline:.1f}" if baseline else "–",
+            f"`{whole['model']}`",
+            f"{whole['backend']} {whole['precision']}",
+            f"{1000 * whole['bare']['median_s']:.1f}",
+            f"{1000 * whole['model_cpu_s']:.1f} + {1000 * whole['other_cpu_s']:.1f}",
+            rounded(whole["limit_fps"]),
+            rounded(whole["fps"]),
+            f"{whole['efficiency']:.2f}",
+            f"{whole['fps'] / plain:.1f}" if plain else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def rounded(fps: float) -> str:
-    """Three significant digits."""
-    return f"{fps:.3g}"
+def machine(found: dict[str, Any]) -> str:
+    """Where it was measured, and with which versions."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"{found['machine']['processor']}, {found['machine']['cores']} cores; {versions}"
+
+
+def rounded(fps: float, *, digits: int = 3) -> str:
+    """A rate with as many significant digits."""
+    return f"{fps:.{digits}g}"
 
 
 def main() -> None:
@@ -62,9 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     found = json.loads(parser.parse_args().results.read_text(encoding="utf-8"))
-    machine, versions = found["machine"], found["versions"]
-    print(f"{machine['processor']}, {machine['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-    print("\n".join(["", *short(found), "", *long(found)]))
+    print("\n".join([machine(found), "", *short(found), "", *long(found)]))
 
 
 if __name__ == "__main__":

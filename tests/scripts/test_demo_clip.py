@@ -15,7 +15,7 @@ from tests.support.paths import REPOSITORY
 
 ROOT = REPOSITORY
 CLIP = ROOT / "stream" / "data" / "demo.mp4"
-DEPTH = ROOT / "stream" / "data" / "demo_depth.npz"
+DEPTH = ROOT / "tests" / "data" / "demo_depth.npz"
 SCRIPTS = ("solids", "light", "scene", "clip")
 
 
