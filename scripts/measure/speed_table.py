@@ -1,11 +1,10 @@
-"""Speed tables in Markdown, from what `depthstream bench --json FILE` has written.
+"""Makes speed tables in Markdown from a file of `depthstream bench --json`.
 
     depthstream bench -m starter -m midas-small --json speed.json
     python scripts/measure/speed_table.py speed.json
 
+Prints a short table with each backend's frames per second in its best precision, and a long one.
 `scripts/docs/generate.py` puts those of docs/measured/speed.json into README.md and docs/speed.md.
-
-Prints a short Markdown table, pictures a second of the best precision of each backend, and a long one.
 """
 
 import argparse
@@ -14,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 LONG = (
-    "| Model | Backend | Bare, ms | CPU ms a frame: model + rest | Limit, fps | Pipeline, fps | Efficiency | × plain |"
+    "| Model | Backend | Network, ms | CPU ms a frame: model + rest | Limit, fps | Pipeline, fps | Efficiency "
+    "| × baseline |"
 )
 
 
 def short(found: dict[str, Any]) -> list[str]:
-    """A row for each model: the plain loop, and each backend at its fastest."""
-    backends = list(dict.fromkeys(whole["backend"] for whole in found["whole"]))
-    lines = [f"| | plain loop, fp32 | {' | '.join(backends)} |", "|---|" + "---|" * (1 + len(backends))]
-    for loop in found["plain"]:
-        wholes = [whole for whole in found["whole"] if whole["model"] == loop["model"]]
-        cells = [f"`{loop['model']}`", rounded(loop["fps"], digits=2)]
+    """A row for each model: the baseline, and each backend at its fastest."""
+    backends = list(dict.fromkeys(result["backend"] for result in found["pipeline"]))
+    lines = [f"| | baseline, fp32 | {' | '.join(backends)} |", "|---|" + "---|" * (1 + len(backends))]
+    for baseline in found["baseline"]:
+        pipelines = [result for result in found["pipeline"] if result["model"] == baseline["model"]]
+        cells = [f"`{baseline['model']}`", rounded(baseline["fps"], digits=2)]
         for backend in backends:
-            best = max((w for w in wholes if w["backend"] == backend), key=lambda w: float(w["fps"]), default=None)
+            own = (result for result in pipelines if result["backend"] == backend)
+            best = max(own, key=lambda result: float(result["fps"]), default=None)
             cells.append(f"{rounded(best['fps'], digits=2)} ({best['precision']})" if best else "–")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -34,32 +35,32 @@ def short(found: dict[str, Any]) -> list[str]:
 
 def long(found: dict[str, Any]) -> list[str]:
     """A row for each pipeline."""
-    loops = {loop["model"]: loop["fps"] for loop in found["plain"]}
+    baselines = {result["model"]: result["fps"] for result in found["baseline"]}
     lines = [LONG, "|---|---|" + "---:|" * 6]
-    for whole in found["whole"]:
-        plain = loops.get(whole["model"])
+    for result in found["pipeline"]:
+        baseline = baselines.get(result["model"])
         cells = [
-            f"`{whole['model']}`",
-            f"{whole['backend']} {whole['precision']}",
-            f"{1000 * whole['bare']['median_s']:.1f}",
-            f"{1000 * whole['model_cpu_s']:.1f} + {1000 * whole['other_cpu_s']:.1f}",
-            rounded(whole["limit_fps"]),
-            rounded(whole["fps"]),
-            f"{whole['efficiency']:.2f}",
-            f"{whole['fps'] / plain:.1f}" if plain else "–",
+            f"`{result['model']}`",
+            f"{result['backend']} {result['precision']}",
+            f"{1000 * result['network']['median_s']:.1f}",
+            f"{1000 * result['model_cpu_s']:.1f} + {1000 * result['other_cpu_s']:.1f}",
+            rounded(result["limit_fps"]),
+            rounded(result["fps"]),
+            f"{result['efficiency']:.2f}",
+            f"{result['fps'] / baseline:.1f}" if baseline else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def machine(found: dict[str, Any]) -> str:
-    """Where it was measured, and with which versions."""
+    """The processor and the versions that it was measured with."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return f"{found['machine']['processor']}, {found['machine']['cores']} cores; {versions}"
 
 
 def rounded(fps: float, *, digits: int = 3) -> str:
-    """A rate with as many significant digits."""
+    """A rate with this many significant digits."""
     return f"{fps:.{digits}g}"
 
 
