@@ -1,5 +1,6 @@
 """What is written about dependencies, Pythons and CI steps in several places is the same everywhere."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -56,3 +57,8 @@ def test_ci_the_workflow_and_the_guide_for_contributors_name_the_same_steps_and_
     assert pythons is not None
     classified = {line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)}
     assert set(re.findall(r'"([\d.]+)"', pythons[1])) >= classified
+
+
+def test_the_installed_command_is_a_function() -> None:
+    module, _, name = PROJECT["scripts"]["depthstream"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
