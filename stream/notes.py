@@ -2,8 +2,8 @@
 
 Invariant: a note never changes what a run does, and none is lost: where nobody listens it still reaches the log.
 
-Any module calls `note`; nothing hands a callback down. The run that it belongs to is a context variable, and whoever
-starts a thread for a run starts it in a copy of the context.
+Any module calls `note`; nothing hands a callback down. The current run is a context variable, so a thread of a run must
+be started in a copy of the context.
 """
 
 import logging

@@ -128,7 +128,7 @@ def build_viewers(config: Config, plan: OutputPlan, kind: DepthKind, *, models: 
         models: to switch between.
 
     Raises:
-        StreamError: the address cannot be served, or nobody would be told its token.
+        StreamError: the address cannot be served, or its token would be shown to nobody.
     """
     output, viewers = config.output, list[Viewer]()
     if plan.preview:
@@ -142,8 +142,8 @@ def build_viewers(config: Config, plan: OutputPlan, kind: DepthKind, *, models: 
 
         address = parse_address(output.serve)
         if output.quiet and not address.is_loopback and output.serve_token is None:
-            hint = "add --serve-token, or leave --quiet out"
-            raise ConfigError("nobody would be told the token", where="--serve", hint=hint)
+            hint = "set one with --serve-token, or remove --quiet"
+            raise ConfigError("--quiet hides the token that viewers need", where="--serve", hint=hint)
         page = build_preview(config, plan, kind, models=models, writes_text=False)
         sink = BrowserSink(address, controls=page, token=output.serve_token, say=announce)
         viewers.append(Viewer(sink=sink, preview=page))

@@ -1,6 +1,6 @@
 """From a config to loaded models, ready to run.
 
-Invariant: an engine that is returned is complete; whoever loads one closes it.
+Invariant: a returned engine is ready to use; the caller closes it.
 """
 
 import math

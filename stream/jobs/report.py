@@ -30,7 +30,7 @@ class Report:
         dropped: frames lost on purpose, by cause (live sources; an interrupted run).
         skipped: inputs that could not be used: name and reason.
         fps: written per second, from the first frame captured to the last written.
-        rates: pictures per second that the source delivered (`capture`), the model computed (`model`) and that were
+        rates: frames per second that the source delivered (`capture`), the model computed (`model`) and that were
             written or shown (`output`), each from its first to its last; without those that have fewer than two.
         latency_p50_s, latency_p95_s: from capture to written or shown.
         stages: seconds busy and waiting of capture, inference and output.

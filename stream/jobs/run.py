@@ -108,7 +108,7 @@ def _reported_if_it_cannot_start(config: Config, started: float) -> Iterator[Non
     except StreamError as error:
         path = config.output.report
         if error.exit_code == 1 and path is not None and (not path.exists() or is_report(path)):
-            with suppress(OSError):  # the error itself is what must be told
+            with suppress(OSError):  # the error itself matters more
                 Report.of_failure(
                     str(error),
                     source=config.source or "",

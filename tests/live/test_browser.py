@@ -459,7 +459,7 @@ def test_a_picture_shown_in_a_window_is_shown_though_nobody_browses() -> None:
 
 def test_a_token_that_nobody_would_be_told_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "pattern:testsrc", "--serve", "0.0.0.0:0", "--quiet", "--max-frames", "1"]) == 2
-    assert "--serve: nobody would be told the token; add --serve-token" in capsys.readouterr().err
+    assert "--serve: --quiet hides the token that viewers need; set one with --serve-token" in capsys.readouterr().err
 
 
 def test_the_token_is_not_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
