@@ -83,10 +83,10 @@ class Scratch(nn.Module):
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
         """N×C×H×W each, finest first → N×C'×2H×2W of the finest."""
-        maps = [self.get_submodule(f"layer{n}_rn")(x) for n, x in zip(self._levels, maps, strict=True)]
+        maps = [getattr(self, f"layer{n}_rn")(x) for n, x in zip(self._levels, maps, strict=True)]
         path: Tensor | None = None
         for level in reversed(self._levels):
-            fusion = self.get_submodule(f"refinenet{level}")
+            fusion = getattr(self, f"refinenet{level}")
             size_hw = size_of(maps[level - 2]) if level > 1 else None
             skip = maps[level - 1]
             path = fusion(skip, size_hw=size_hw) if path is None else fusion(path, skip, size_hw=size_hw)

@@ -1,6 +1,7 @@
 """What `depthstream bench` measures and prints; speed itself is not tested."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest
     assert "baseline, starter" in printed
     kept = json.loads((tmp_path / "b.json").read_text())
     assert kept["machine"]["cores"] >= 1
-    assert kept["versions"]["torch"] == torch.__version__
+    assert kept["versions"]["torch"] == version("torch")
     measured = {(row["backend"], row["precision"], row["batch"]): row for row in kept["network"]}
     assert len(measured) == 8
     for (_, precision, batch), row in measured.items():

@@ -40,7 +40,7 @@ class DepthHead(nn.Module):
             resize(project(x.transpose(1, 2).unflatten(2, grid_hw)))
             for x, project, resize in zip(tokens, self.projects, self.resize_layers, strict=True)
         ]
-        y = self.scratch.get_submodule("output_conv1")(self.scratch.fuse(maps))
+        y = self.scratch.output_conv1(self.scratch.fuse(maps))  # type: ignore[operator]
         y = upsample(y, (PATCH * grid_hw[0], PATCH * grid_hw[1]))
         first, relu, last = self.scratch.output_conv2  # type: ignore[misc]
         return last(relu(first(y)).to(last.weight.dtype))

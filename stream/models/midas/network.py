@@ -55,7 +55,7 @@ class Midas(nn.Module):
         """N×3×H×W → N×H×W."""
         first, _, *rest, last = self.scratch.output_conv  # type: ignore[misc]
         y = self.scratch.fuse(self.pretrained(x))
-        y = first(self.scratch.get_submodule("stem_transpose")(y))
+        y = first(self.scratch.stem_transpose(y))  # type: ignore[operator]
         y = F.interpolate(y, size=doubled(y), mode="bilinear", align_corners=self._align_corners)
         for layer in rest:
             y = layer(y)

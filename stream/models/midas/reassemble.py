@@ -71,7 +71,7 @@ class Reassembled(nn.Module):
         for number, block in enumerate(islice(blocks, self._taps[-1] + 1)):
             x = block(x)
             if number in self._taps:
-                reassembly = self.get_submodule(f"act_postprocess{self._first + len(found)}")
+                reassembly = getattr(self, f"act_postprocess{self._first + len(found)}")
                 found.append(reassembly(x, grid_hw))
         return found
 

@@ -19,7 +19,7 @@ class FourLayers(nn.Module):
         """N×3×H×W, sides multiples of 32 → four maps of strides 4 to 32."""
         maps = []
         for level in range(1, 5):
-            x = self.get_submodule(f"layer{level}")(x)
+            x = getattr(self, f"layer{level}")(x)
             maps.append(x)
         return maps
 
