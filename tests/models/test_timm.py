@@ -1,5 +1,6 @@
 """timm: imported only for the models that need it, beside any build of torchvision, and complete after loading."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,15 @@ for model in (registry.load("starter"), *(with_synthetic_weights(registry.find(n
 """,
         REPOSITORY / "stream/data/demo.mp4",
     )
+
+
+def test_timm_and_torchvision_are_imported_in_one_module_each() -> None:
+    found = {
+        (package, path.name)
+        for path in (REPOSITORY / "stream").rglob("*.py")
+        for package in re.findall(r"^\s*(?:from|import) (timm|torchvision)\b", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert found == {("timm", "backbones.py"), ("torchvision", "torchvision_ops.py")}
 
 
 def test_the_table_of_models_that_need_timm_is_complete() -> None:
