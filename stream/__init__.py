@@ -27,6 +27,7 @@ from stream.errors import (
     UsageError,
 )
 from stream.metrics import Outcome
+from stream.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from stream.jobs.report import Report
     from stream.pipeline.runner import Progress
     from stream.sinks.depthfiles import read_png16
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Config",
@@ -158,12 +157,13 @@ def run(
         config: a whole configuration instead of `source` and `options`.
         on_note: called once with each thing worth knowing: the chosen backend, a fallback, a repaired file. The logger
             `depthstream` gets them too, as INFO, and skipped inputs as WARNING.
-        on_progress: called about twenty times a second on the calling thread; an exception that it raises ends the run.
+        on_progress: called on the calling thread after each result, and every 0.05 s while none arrives; an exception
+            that it raises ends the run.
         options: named like the command line's, with underscores: `output=`, `model=`, `save=("npy",)`, …; see
             `Options`.
 
     Returns:
-        What happened, as numbers. Inputs that were skipped are named there; they are no exception.
+        What happened, as numbers. Inputs that were skipped are named there; they raise nothing.
 
     Raises:
         StreamError: what went wrong; see `stream.errors` for the tree.

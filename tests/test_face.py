@@ -3,11 +3,16 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import stream
+from stream.channel import Channel
+from stream.errors import ModelError
+from stream.frames import Frame, Result
+from stream.infer.batcher import EngineInference
 from stream.notes import note
 from tests.support.picture_files import save, scene
 
@@ -44,6 +49,33 @@ def test_iterating_passes_on_notes_and_progress_to_the_caller_alone(photos: Path
     assert heard == ["ignored (not an image): notes.txt"]
     assert totals
     assert set(totals) == {3}
+
+
+def test_iterating_counts_what_it_yields(photos: Path) -> None:
+    done: list[int] = []
+    assert len(list(stream.iter_depth(photos, on_progress=lambda now: done.append(now.done)))) == 2
+    assert sorted(done) == done
+    assert done[-1] == 2
+
+
+class Failing(EngineInference):
+    """Reads every frame, then fails."""
+
+    def stream(self, frames: Channel[Frame], on_skip: Callable[[Frame, str], None]) -> Iterator[Result]:
+        for _frame in frames:
+            pass
+        yield from ()
+        raise ModelError("broken")
+
+
+def test_inputs_are_reported_also_where_the_model_fails(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped: list[str] = []
+    monkeypatch.setattr(
+        "stream.jobs.run.engine_inference", lambda _config, _source, engine: Failing(engine, batch=1, stills=True)
+    )
+    with pytest.raises(ModelError, match="broken"):
+        list(stream.iter_depth(photos, on_skip=lambda name, _reason: skipped.append(name)))
+    assert skipped == ["b.png"]
 
 
 def test_a_run_passes_on_notes_and_progress(photos: Path, tmp_path: Path) -> None:

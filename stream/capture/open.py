@@ -248,9 +248,9 @@ _REFUSED = {
 
 def _refuse(options: CaptureConfig, source: str, *names: str) -> None:
     """Raise an error for each of the options `names` that was set: `source` cannot honour it."""
-    untouched = defaults().capture
+    given, untouched = options.model_dump(include=set(names)), defaults().capture.model_dump()
     for name in names:
-        if getattr(options, name) != getattr(untouched, name):
+        if given[name] != untouched[name]:
             option, why = _REFUSED[name]
             raise UsageError(why.format(source), where=option, hint=f"remove {option}")
 

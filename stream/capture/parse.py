@@ -83,7 +83,7 @@ def parse_source(text: str) -> ParsedSource:
 def _camera(text: str) -> ParsedSource:
     value = text.removeprefix(_CAMERA)
     if not value.isdecimal() and not value.startswith("/dev/"):
-        raise UsageError(f"{value!r} is no camera number", where=text, allowed="cam:0, cam:1, … or /dev/videoN")
+        raise UsageError(f"{value!r} is not a camera number", where=text, allowed="cam:0, cam:1, … or /dev/videoN")
     return ParsedSource(form=SourceForm.CAMERA, value=value)
 
 

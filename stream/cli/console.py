@@ -7,7 +7,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -33,14 +33,16 @@ def run_job(config: "Config", job: Callable[..., "Report"], *, first: str = "", 
     with ProgressDisplay(quiet=config.output.quiet) as display, _said_when_interrupted():
         pending = [first] if first else []
 
-        def say(line: str) -> None:
-            while pending:  # not before an error that comes first: errors are one line
+        def begin() -> None:  # not before an error that comes first: errors are one line
+            with suppress(IndexError):  # notes come from several threads
                 display.say(pending.pop())
+
+        def say(line: str) -> None:
+            begin()
             display.say(line)
 
         def show(progress: "Progress") -> None:
-            while pending:
-                display.say(pending.pop())
+            begin()
             display(progress)
 
         report = job(on_progress=show, on_note=lambda note: say(f"note: {note}"), on_download=display.download)

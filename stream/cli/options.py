@@ -10,7 +10,6 @@ command is looked into.
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ class PanelOption(click.Option):
 
 
 def own(*flags: str, help_text: str, panel: str = _RUN_PANEL, **settings: Any) -> Callable[[Any], Any]:
-    """Decorator for an option that is no config key."""
+    """Decorator for an option that is not a config key."""
     return click.option(*flags, cls=PanelOption, help=help_text, panel=panel, **settings)
 
 
@@ -137,11 +136,19 @@ class ConfigCommand(click.Command):
         """Give an option that may stand alone its value, unless the next word is one."""
         options = [param.option for param in self.config_params if isinstance(param, ConfigOption)]
         alone = {one.flag: one.alone for one in options if one.alone}
-        args = [
-            f"{arg}={alone[arg]}" if arg in alone and not is_address(after) else arg
-            for arg, after in zip_longest(args, args[1:], fillvalue="")
-        ]
-        return super().parse_args(ctx, args)
+        wants_value = {
+            flag
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option) and not param.is_flag
+            for flag in param.opts
+        }
+        given = list(args)
+        for place, (before, arg, after) in enumerate(zip(["", *args], args, [*args[1:], ""], strict=False)):
+            if arg == "--":
+                break
+            if arg in alone and before not in wants_value and not is_address(after):
+                given[place] = f"{arg}={alone[arg]}"
+        return super().parse_args(ctx, given)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Build the config and call the command."""
@@ -162,7 +169,8 @@ class ConfigCommand(click.Command):
         for param in sorted(self.get_params(ctx), key=_place):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
-                panels.setdefault(getattr(param, "panel", _RUN_PANEL), []).append(record)
+                panel = param.panel if isinstance(param, PanelOption) else _RUN_PANEL
+                panels.setdefault(panel, []).append(record)
         panels[_RUN_PANEL] = panels.pop(_RUN_PANEL)  # at the end
         for title, rows in panels.items():
             if rows:

@@ -76,7 +76,7 @@ _names = click.argument("names", nargs=-1, metavar="[NAME]...")
 def get(config: "Config", names: Sequence[str], wants_all: bool) -> None:
     """Fetch the weights of the models NAME into the cache, unless they are here; print each file's path.
 
-    A damaged file in the cache is fetched again. With several names, a failure does not stop the others.
+    A damaged file in the cache is downloaded again. With several names, a failure does not stop the others.
     """
     from stream.cli.progress import ProgressDisplay
     from stream.models import catalog, registry
@@ -117,7 +117,7 @@ def _get(spec: "ModelSpec", weights_dir: Path | None, display: "ProgressDisplay"
     if found is not None and found.place is Place.CACHE and not is_offline():
         if verdict(spec, found.path, sha256(found.path)) is not Verdict.DIFFERENT:
             return found.path
-        display.say(f"{found.path} is damaged, so it is fetched again")
+        display.say(f"note: {found.path} is damaged; downloading it again")
         with contextlib.suppress(FileNotFoundError):  # another process did the same
             found.path.unlink()
     with collected(Notes(lambda text: display.say(f"note: {text}"))):

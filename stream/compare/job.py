@@ -88,10 +88,15 @@ def compare_config(
     Raises:
         StreamError: what went wrong, see `stream.errors`.
     """
+    from stream.models import registry
+
     started = time.monotonic()
     candidates = _candidates(models)
     names = [candidate.spec.name for candidate in candidates]
     with collected(Notes(on_note)) as notes, ExitStack() as resources, ExitStack() as unless_running:
+        if config.inference.backend in ("auto", "torch"):
+            for candidate in candidates:
+                registry.preload(candidate.spec)
         source = open_config_source(config)
         unless_running.callback(source.close)
         if source.info.is_live:

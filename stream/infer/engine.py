@@ -21,7 +21,7 @@ from stream.infer.backends.eager import Eager, placed
 from stream.infer.device import resolve_device, resolve_precision, resolve_threads
 from stream.infer.executor import Phase, SerialExecutor, executor_for
 from stream.infer.geometry import network_size
-from stream.infer.phases import BatchPhases, Download, Slot
+from stream.infer.phases import BatchPhases, PendingResults, Slot
 from stream.models.registry import LoadedModel, runtime_of
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class _Batch:
     """A submitted batch and its results to come."""
 
     frames: Sequence[Frame]
-    download: "Future[Download]"
+    download: "Future[PendingResults]"
 
 
 class Engine:

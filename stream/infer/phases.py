@@ -39,7 +39,7 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class PendingResults:
     """Results of a batch on their way to the host.
 
     Attributes:
@@ -114,7 +114,7 @@ class BatchPhases:
                     torch.cuda.empty_cache()
             return outputs
 
-    def finish(self, outputs: Sequence[Tensor], frames: Sequence[Frame]) -> Download:
+    def finish(self, outputs: Sequence[Tensor], frames: Sequence[Frame]) -> PendingResults:
         """Resize network outputs to the frames' sizes and start copying them to the host.
 
         Raises:
@@ -133,7 +133,7 @@ class BatchPhases:
                 is_finite = torch.stack([torch.isfinite(output).all() for output in outputs])
                 computed = self._executor.event()
             with self._executor.downloading(computed):
-                return Download(
+                return PendingResults(
                     on_device=[*maps, is_finite],
                     results=[self._executor.to_host(depth_map) for depth_map in maps],
                     is_finite=self._executor.to_host(is_finite),

@@ -11,7 +11,7 @@ from stream.channel import Channel
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
 from stream.infer.base import Inference
-from stream.notes import announce
+from stream.notes import announce, logger
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
@@ -104,4 +104,6 @@ class Adaptive(Switching):
         engine = self._engines[step.model]
         engine.resize(step.input_size)
         size = step.input_size or engine.spec.input.size_hw[0]
-        announce(f"--target-fps {self._target_fps:g}: {engine.spec.name} at inference size {size}")
+        text = f"--target-fps {self._target_fps:g}: {engine.spec.name} at inference size {size}"
+        logger.info(text)
+        announce(text)  # each time, not only the first

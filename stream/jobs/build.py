@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream.config import Config
-from stream.errors import ConfigError, UsageError
+from stream.errors import UsageError
 from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.jobs.plan import OutputKind, OutputPlan, suffixes_by_folder
 from stream.notes import announce
@@ -113,14 +113,16 @@ def build_sinks(config: Config, plan: OutputPlan) -> list[Sink]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viewer:
+class LiveOutput:
     """A window or a page, and the preview that makes its pictures."""
 
     sink: Sink
     preview: "Preview"
 
 
-def build_viewers(config: Config, plan: OutputPlan, kind: DepthKind, *, models: "Models | None" = None) -> list[Viewer]:
+def build_live_outputs(
+    config: Config, plan: OutputPlan, kind: DepthKind, *, models: "Models | None" = None
+) -> list[LiveOutput]:
     """The window and the page that show the run live, as far as they are wanted; not yet open.
 
     Args:
@@ -128,26 +130,23 @@ def build_viewers(config: Config, plan: OutputPlan, kind: DepthKind, *, models: 
         models: to switch between.
 
     Raises:
-        StreamError: the address cannot be served, or its token would be shown to nobody.
+        StreamError: the address is not one.
     """
-    output, viewers = config.output, list[Viewer]()
+    output, outputs = config.output, list[LiveOutput]()
     if plan.preview:
         from stream.live.window import WindowSink
 
         preview = build_preview(config, plan, kind, models=models)
-        viewers.append(Viewer(sink=WindowSink(controls=preview), preview=preview))
+        outputs.append(LiveOutput(sink=WindowSink(controls=preview), preview=preview))
     if output.serve is not None:
         from stream.live.browser import BrowserSink
         from stream.live.server import parse_address
 
         address = parse_address(output.serve)
-        if output.quiet and not address.is_loopback and output.serve_token is None:
-            hint = "set one with --serve-token, or remove --quiet"
-            raise ConfigError("--quiet hides the token that viewers need", where="--serve", hint=hint)
         page = build_preview(config, plan, kind, models=models, writes_text=False)
         sink = BrowserSink(address, controls=page, token=output.serve_token, say=announce)
-        viewers.append(Viewer(sink=sink, preview=page))
-    return viewers
+        outputs.append(LiveOutput(sink=sink, preview=page))
+    return outputs
 
 
 def build_preview(

@@ -21,6 +21,7 @@ from stream.pipeline.memory import ceiling_bytes
 
 if TYPE_CHECKING:
     from stream.infer.engine import Engine
+    from stream.models.spec import ModelSpec
     from stream.models.weights.fetch import OnTransfer
 
 
@@ -181,13 +182,13 @@ def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
     return configs
 
 
-def common_kind(config: Config, engines: Sequence["Engine"]) -> DepthKind:
+def common_kind(config: Config, specs: Sequence["ModelSpec"]) -> DepthKind:
     """What the first model's values mean.
 
     Raises:
         ConfigError: a fixed range would mean metres for one model and disparity for another.
     """
-    kinds = list(dict.fromkeys(engine.spec.output for engine in engines))
+    kinds = list(dict.fromkeys(spec.output for spec in specs))
     if len(kinds) > 1 and ":" in (config.render.range or ""):
         raise ConfigError("means metres for one model and disparity for another", where="--range", allowed="frame, ema")
     return kinds[0]

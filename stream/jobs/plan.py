@@ -47,7 +47,7 @@ class OutputPlan:
 
 
 def output_kind(path: Path) -> OutputKind:
-    """Kind of output that a path stands for: by its suffix a video or a picture, otherwise a folder."""
+    """Kind of output at a path: by its suffix a video or a picture, otherwise a folder."""
     from stream.sinks import images
     from stream.sinks.encoders import UNWRITTEN_SUFFIXES
     from stream.sinks.video import VIDEO_SUFFIXES
@@ -110,7 +110,7 @@ def _decide(config: Config, info: SourceInfo) -> OutputPlan:
 
 
 def _check_name(config: Config, plan: OutputPlan) -> None:
-    """Refuse an OUT whose suffix stands for something that a run does not write."""
+    """Refuse an OUT with the suffix of a format that cannot be written."""
     path, info = plan.path, plan.info
     if path is None:
         return
@@ -127,24 +127,30 @@ def _check_name(config: Config, plan: OutputPlan) -> None:
     is_one_picture = (info.kind is SourceKind.STILLS and len(info.names) == 1) or config.capture.max_frames == 1
     if plan.kind is OutputKind.PICTURE and not is_one_picture:
         hint = "name a video (.mp4) or a folder for OUT"
-        raise OutputError("a single picture cannot hold several frames", where=str(path), hint=hint)
+        raise OutputError("a single image cannot hold several frames", where=str(path), hint=hint)
 
 
 def _check_options(config: Config, plan: OutputPlan) -> None:
     """Refuse options that contradict each other, the source or OUT."""
+    from stream.live.server import parse_address
+
     output, info, is_video = config.output, plan.info, plan.kind is OutputKind.VIDEO
     if output.serve_token is not None and output.serve is None:
         raise ConfigError("needs --serve", where="--serve-token", hint="add --serve, or remove it")
+    is_open = output.serve is not None and not parse_address(output.serve).is_loopback
+    if is_open and output.quiet and output.serve_token is None:
+        hint = "set one with --serve-token, or remove --quiet"
+        raise ConfigError("--quiet hides the token that viewers need", where="--serve", hint=hint)
     if output.virtual_camera_device is not None and not output.virtual_camera:
         raise ConfigError(
             "needs --virtual-camera", where="--virtual-camera-device", hint="add --virtual-camera, or remove it"
         )
     if info.kind is SourceKind.STILLS:
         if is_video and config.capture.fps is None and len(info.names) > 1:
-            raise ConfigError("still pictures have no frame rate", where="--fps", hint="add for example --fps 24")
+            raise ConfigError("still images have no frame rate", where="--fps", hint="add for example --fps 24")
         if not is_video and config.capture.fps is not None:
             raise ConfigError(
-                "only applies to still pictures that become a video", where="--fps", hint="name a video (.mp4) for OUT"
+                "only applies to still images that become a video", where="--fps", hint="name a video (.mp4) for OUT"
             )
     if plan.kind is OutputKind.FOLDER and output.picture == "none" and not output.save:
         raise ConfigError(

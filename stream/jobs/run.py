@@ -14,7 +14,7 @@ from stream.channel import Closed
 from stream.config import Config
 from stream.errors import StreamError
 from stream.frames import Result
-from stream.jobs.build import build_renderer, build_sinks, build_viewers
+from stream.jobs.build import build_live_outputs, build_renderer, build_sinks
 from stream.jobs.models import (
     common_kind,
     engine_inference,
@@ -69,31 +69,33 @@ def run_config(
 def _wired(config: Config, *, on_download: "OnTransfer | None") -> tuple[Pipeline, "list[Engine]"]:
     """Everything that `config` names, opened and put together."""
     from stream.infer.switching import Adaptive, Switching
+    from stream.models import registry
 
     with ExitStack() as unless_running:
         preload(config)
         source = open_config_source(config)
         unless_running.callback(source.close)
         info, plan = source.info, plan_outputs(config, source.info)
+        configs = model_configs(config, plan)
+        kind = common_kind(config, [registry.find(one.model.name or registry.DEFAULT) for one in configs])
+        renderer = build_renderer(config, plan, kind)
         engines: list[Engine] = []
-        for wanted in model_configs(config, plan):
+        for wanted in configs:
             engines.append(load_engine(wanted, exact=bool(config.output.save), on_download=on_download))
             unless_running.callback(engines[-1].close)
             prepare(wanted, engines[-1], info)
-        kind = common_kind(config, engines)
-        renderer = build_renderer(config, plan, kind)
         adaptive = switching = None
         if config.inference.target_fps is not None:
             adaptive = Adaptive(engines, target_fps=config.inference.target_fps)
         elif len(engines) > 1:
             switching = Switching(engines)  # a viewer chooses
-        viewers = build_viewers(config, plan, kind, models=switching)
+        live_outputs = build_live_outputs(config, plan, kind, models=switching)
         inference = adaptive or switching or engine_inference(config, source, engines[0])
         queue = max(QUEUE, config.inference.batch)
-        sinks = [*build_sinks(config, plan), *(viewer.sink for viewer in viewers)]
+        sinks = [*build_sinks(config, plan), *(live.sink for live in live_outputs)]
         pipeline = Pipeline(source, inference, renderer, sinks, queue=queue)
-        for viewer in viewers:
-            viewer.preview.metrics, viewer.preview.log = pipeline.metrics, lambda: source.log
+        for live in live_outputs:
+            live.preview.metrics, live.preview.log = pipeline.metrics, lambda: source.log
         for engine in engines:
             warn_of_memory(config, info, engine, renderer.output_size(info.size), queue)
         unless_running.pop_all()
@@ -167,7 +169,7 @@ def supervise(
         except OSError as second:
             error.add_note(f"then the report could not be written: {second}")
         if kept := [path for sink in pipeline.sinks if sink.is_lossless for path in sink.outputs]:
-            note(f"what was done is kept: {', '.join(kept)}")
+            note(f"partial output kept: {', '.join(kept)}")
         raise
     return reported(outcome)
 
@@ -256,7 +258,12 @@ def iter_config(
                 look()
                 raise_if_all_refused(stages, results)
                 return
+            except BaseException:
+                look()  # what was skipped before it failed
+                raise
             results += 1
+            metrics.written += 1
+            metrics.record_output(result[0].captured_at)
             yield result
     finally:
         stages.close()

@@ -83,7 +83,7 @@ def parse_address(text: str) -> Address:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{port!r} is no port", where=f"--serve {text}", allowed="HOST:PORT with a port up to 65535")
+        raise UsageError(f"{port!r} is not a port", where=f"--serve {text}", allowed="HOST:PORT, port up to 65535")
     return Address(host or default[0], int(port))
 
 

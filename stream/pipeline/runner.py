@@ -31,11 +31,26 @@ a 4K frame takes 25 MB."""
 
 @dataclass(kw_only=True)
 class Progress:
-    """State of a run for a progress display; the numbers change while it runs."""
+    """State of a run for a progress display; the numbers change while it runs.
+
+    Attributes:
+        total: frames of the source as an estimate, None if unknown.
+        metrics, stages: everything that is counted, for displays that show more.
+    """
 
     metrics: Metrics
     stages: Stages
     total: int | None
+
+    @property
+    def done(self) -> int:
+        """Frames written or yielded so far."""
+        return self.metrics.written
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second so far; None before the second frame."""
+        return self.metrics.fps
 
 
 ProgressHook = Callable[[Progress], None]

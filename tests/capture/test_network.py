@@ -287,7 +287,7 @@ def test_a_recording_of_a_live_stream_survives_its_sender(transport_stream: byte
     limits = {"read_timeout_s": SHORT_S, "open_timeout_s": SHORT_S, "reconnect_for": SHORT_S}
     with (
         tcp_server(send_then_stall(transport_stream)) as port,
-        pytest.raises(SourceError, match=r"no data for 0\.4 s, and it did not come back within 0\.4 s"),
+        pytest.raises(SourceError, match=r"no data for 0\.4 s, and the source did not come back within 0\.4 s"),
     ):
         stream.run(f"tcp://127.0.0.1:{port}", output=tmp_path / "rec.mp4", **limits)
     assert not (tmp_path / "rec.mp4").exists()

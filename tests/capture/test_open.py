@@ -87,7 +87,7 @@ def test_what_a_text_means(there: Path, text: str, form: str, value: str) -> Non
     [
         ("", "the source is empty"),
         ("ftp://host/a.mp4", r"unknown kind of URL ftp:// \(allowed: rtsp"),
-        ("cam:front", "'front' is no camera number"),
+        ("cam:front", "'front' is not a camera number"),
     ],
 )
 def test_texts_that_mean_nothing(text: str, said: str) -> None:
@@ -272,7 +272,7 @@ def test_a_camera_that_is_plugged_in_again_goes_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(camera.cv2, "VideoCapture", lambda *_args: next(captures, absent))
     monkeypatch.setattr("stream.capture.reconnect.FIRST_DELAY_S", 0.01)
     source = open_source("cam:0", options=CaptureConfig(reconnect_for_s=1.0))
-    assert source.silence_limit_s == CaptureConfig().read_timeout_s  # type: ignore[attr-defined]
+    assert source.silence_limit_s == CaptureConfig().read_timeout_s
     frames: list[Frame] = []
     with pytest.raises(SourceError, match=r"did not come back within 1 s; raise --reconnect-for"):
         frames.extend(_kept(source, frames))
@@ -280,7 +280,7 @@ def test_a_camera_that_is_plugged_in_again_goes_on(monkeypatch: pytest.MonkeyPat
     assert len(frames) > 10, "of both times"
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert all(a.pts < b.pts for a, b in pairwise(frames))
-    assert source.silence_limit_s is None, "while it is away"  # type: ignore[attr-defined]
+    assert source.silence_limit_s is None, "while it is away"
     source.close()
 
 

@@ -257,6 +257,12 @@ def test_a_damaged_exif_block_means_upright(tmp_path: Path) -> None:
         assert difference(read_picture(path), scene) <= 8
 
 
+def test_an_exif_block_without_its_prefix_is_read_too(tmp_path: Path) -> None:
+    scene = files.scene()
+    path = files.save(tmp_path / "a.webp", scene, exif=files.exif(6).removeprefix(b"Exif\0\0"), lossless=True)
+    assert difference(read_picture(path), np.rot90(scene, -1)) == 0
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_damaged_tag_warns_and_the_orientation_is_kept(tmp_path: Path, suffix: str) -> None:
     scene = files.scene()

@@ -41,7 +41,7 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, object]:
     """SOURCE and `--serve` of the resulting config."""
-    values = yaml.safe_load(output_of([*arguments, "--print-config"], capsys))
+    values = yaml.safe_load(output_of([arguments[0], "--print-config", *arguments[1:]], capsys))
     return values["source"], values["output"]["serve"]
 
 
@@ -142,6 +142,9 @@ def test_a_mistyped_command_is_recognised(
         (["--serve", "192.168.0.4", "0"], ("0", "192.168.0.4")),
         (["--serve", "[::1]:9000", "0"], ("0", "[::1]:9000")),
         (["--serve", "localhost", "0"], ("0", "localhost")),
+        (["0", "--serve", "-m", "starter"], ("0", DEFAULT_SERVE)),
+        (["0", "-o", "--serve"], ("0", None)),
+        (["--", "--serve"], ("--serve", None)),
     ],
 )
 def test_serve_takes_the_next_word_only_if_it_is_an_address(

@@ -134,7 +134,7 @@ def test_get_fetches_a_damaged_file_again_unless_offline(
     assert path.read_bytes() == b"damaged"
     monkeypatch.delenv("DEPTHSTREAM_OFFLINE")
     assert invoke(["weights", "get", "tiny"]) == 0
-    assert f"{path} is damaged, so it is fetched again" in capsys.readouterr().err
+    assert f"note: {path} is damaged; downloading it again" in capsys.readouterr().err
     assert locate.sha256(path) == SHA256
 
 

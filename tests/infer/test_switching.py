@@ -90,8 +90,8 @@ def test_a_fixed_range_must_mean_the_same_for_all(monkeypatch: pytest.MonkeyPatc
 
     mixed = engines(DepthKind.METRIC_DEPTH, DepthKind.RELATIVE_DISPARITY)
     with pytest.raises(ConfigError, match="metres for one model and disparity for another"):
-        common_kind(from_options("0", {"range": "1:5"}), mixed)
-    assert common_kind(from_options("0", {}), mixed) is DepthKind.METRIC_DEPTH
+        common_kind(from_options("0", {"range": "1:5"}), [engine.spec for engine in mixed])
+    assert common_kind(from_options("0", {}), [engine.spec for engine in mixed]) is DepthKind.METRIC_DEPTH
     for engine in mixed:
         engine.close()
 

@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_playable_partial_and_a_report(
     )
     assert done.returncode == 1, done.stderr
     *_, kept, error = done.stderr.splitlines()
-    assert kept == "note: what was done is kept: clip_depth.partial.mp4"
+    assert kept == "note: partial output kept: clip_depth.partial.mp4"
     assert error.startswith("depthstream: clip_depth.mp4: cannot be written")
     assert not Path("clip_depth.mp4").exists()
     report = json.loads(Path("r.json").read_text())

@@ -350,7 +350,7 @@ def test_addresses(text: str, address: Address) -> None:
 
 @pytest.mark.parametrize("text", ["a:b", "h:70000", "127.0.0.1:-1"])
 def test_addresses_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="is no port"):
+    with pytest.raises(UsageError, match="is not a port"):
         parse_address(text)
 
 

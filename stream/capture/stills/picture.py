@@ -251,7 +251,7 @@ def _too_large(size_hw: tuple[int, int], max_pixels: int, where: str) -> SourceE
         f"{width}×{height} is {width * height / 1e6:.0f} megapixels",
         where=where,
         allowed=f"up to {max_pixels / 1e6:g} megapixels",
-        hint="raise capture.max_pixels if there is enough memory",
+        hint="raise --max-pixels if there is enough memory",
     )
 
 
