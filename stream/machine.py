@@ -14,11 +14,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def peak_memory_bytes() -> int | None:
-    """Highest resident set size of this process so far; None on systems without `getrusage` (Windows)."""
+    """Highest resident set size of this process so far."""
     try:
         import resource
-    except ImportError:
-        return None
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)  # type: ignore[attr-defined]  # only there
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): bytes on macOS, KiB on Linux
 

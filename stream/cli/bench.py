@@ -98,6 +98,7 @@ def bench(
     from rich.console import Console
 
     from stream.bench import report, suite
+    from stream.models import registry
 
     wanted = _words(parts)
     if unknown := [part for part in wanted if part not in PARTS]:
@@ -105,7 +106,7 @@ def bench(
     if layout not in ("side", "depth"):
         raise UsageError(f"unknown layout {layout!r}", where="--layout", allowed="side, depth")
     options = suite.BenchOptions(
-        models=models or ["starter"],
+        models=models or [registry.DEFAULT],
         size_hw=suite.parse_size(size),
         backends=_words(backend),
         precisions=_words(precision),

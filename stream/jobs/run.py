@@ -213,12 +213,11 @@ def iter_config(
     on_progress: ProgressHook | None = None,
     on_note: OnNote | None = None,
     on_skip: OnSkip | None = None,
-    on_download: "OnTransfer | None" = None,
 ) -> Iterator[Result]:
     """Yield (frame, depth) in order; closing the generator early stops every thread.
 
     Args:
-        on_progress, on_note, on_download: as for `run_config`, called on the thread that iterates.
+        on_progress, on_note: as for `run_config`, called on the thread that iterates.
         on_skip: called with name and reason of each input that cannot be read or does not suit the model.
 
     Raises:
@@ -230,7 +229,7 @@ def iter_config(
         preload(config)
         source = open_config_source(config)
         unless_running.callback(source.close)
-        engine = load_engine(config, exact=True, on_download=on_download)
+        engine = load_engine(config, exact=True)
         unless_running.callback(engine.close)
         prepare(config, engine, source.info)
         metrics, queue = Metrics(), max(QUEUE, config.inference.batch)

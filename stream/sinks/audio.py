@@ -9,6 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from stream.config import defaults
 from stream.errors import reason_of
 from stream.frames import SourceInfo
 from stream.media import av
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-_TIMEOUT_S = 10.0  # for a network source, to open it and between reads
 _BIT_RATE_PER_CHANNEL = 80_000  # AAC is transparent for most material from about 128 kbit/s stereo on
 _RATES = {"aac": (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 96_000, 88_200, 8_000), "libopus": (48_000,)}
 _LAYOUTS = {"aac": {1: "mono", 6: "5.1", 8: "7.1"}, "libopus": {1: "mono"}}
@@ -63,7 +63,7 @@ class AudioTrack:
     def load(cls, url: str, notes: list[str]) -> Self | None:
         """Open `url`. None, with a note, if it has no audio that can be decoded or copied."""
         try:
-            source = av.open(url, timeout=_TIMEOUT_S, metadata_errors="replace")
+            source = av.open(url, timeout=defaults().capture.read_timeout_s, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             notes.append(f"no audio: {url} cannot be read again for its audio: {reason_of(error)}")
             return None

@@ -90,7 +90,7 @@ class Onnx:
     name = "onnx"
     memory_format = torch.contiguous_format
 
-    def __init__(self, device: torch.device, precision: str, *, threads: int, provider: str = "auto") -> None:
+    def __init__(self, device: torch.device, precision: str, *, threads: int, provider: str) -> None:
         self._runtime = imported()
         self.provider = resolve_provider(provider, device, self._runtime.get_available_providers())
         self.device, self.precision, self.dtype = device, precision, DTYPES[precision]

@@ -179,7 +179,7 @@ MODELS: tuple[ModelSpec, ...] = (
         ignored_keys=_SWIN_BUFFERS,
         parameters_m=213,
         source=_V3_1,
-        summary="MiDaS 3.1, a compromise between quality and speed; squeezes pictures to a square.",
+        summary="MiDaS 3.1, a compromise between quality and speed; resizes images to a square.",
     ),
     _model(
         "dpt_swin2_base_384",
@@ -201,7 +201,7 @@ MODELS: tuple[ModelSpec, ...] = (
         ignored_keys=_SWIN_BUFFERS,
         parameters_m=42,
         source=_V3_1,
-        summary="MiDaS 3.1's fast transformer; squeezes pictures to a square of 256.",
+        summary="MiDaS 3.1's fast transformer; resizes images to a square of 256.",
     ),
     _model(
         "dpt_swin_large_384",
@@ -231,7 +231,7 @@ MODELS: tuple[ModelSpec, ...] = (
         ignored_keys=("*.attention_bias_idxs",),
         parameters_m=51,
         source=_V3_1,
-        summary="MiDaS 3.1's fastest; squeezes pictures to a square of 224.",
+        summary="MiDaS 3.1's fastest; resizes images to a square of 224.",
     ),
     _model(
         "midas_v21_384",
@@ -263,7 +263,7 @@ MODELS: tuple[ModelSpec, ...] = (
             parameters_m=21,
             source=_V2_1,
             precisions=("fp32",),
-            summary="MiDaS 2.1 small in OpenVINO, for Intel CPUs; squeezes pictures to a square. Needs the extra.",
+            summary="MiDaS 2.1 small in OpenVINO, for Intel CPUs; resizes images to a square. Needs the extra.",
         ),
         devices=("cpu",),
         weights=WeightsFile(

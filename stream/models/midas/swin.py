@@ -60,7 +60,7 @@ class Swin(nn.Module):
     """Swin (`version` 1) or Swin V2.
 
     Args:
-        size: width and height of the pictures, in pixels.
+        size: width and height of the images, in pixels.
         width: channels of the first map.
         depths, heads: blocks and attention heads of each resolution.
         window: side of the attention's windows; smaller where the map is.
