@@ -90,16 +90,16 @@ def load_engine(
     if backend not in ("auto", "torch") and asked.target_fps is not None:
         hint = "--target-fps changes the inference size; only torch can follow that quickly"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
-    # An exported network may be in the cache; then torch's own need not be built at all.
-    load = registry.load if backend in ("auto", "torch") or runtime != "torch" else registry.load_lazily
     with without_pool():
-        model = load(
+        model = registry.load(
             spec,
             weights=config.model.weights,
             weights_dir=config.model.weights_dir,
             offline=config.model.offline,
             commercial_only=config.model.commercial_only,
             on_progress=on_download,
+            # An exported network may be in the cache; then torch's own need not be built at all.
+            build_now=backend in ("auto", "torch") or runtime != "torch",
         )
     if backend == "auto" or runtime != "torch":
         backend = "torch"

@@ -84,8 +84,9 @@ def load(
     commercial_only: bool = False,
     on_progress: OnTransfer | None = None,
     merge_norms: bool = True,
+    build_now: bool = True,
 ) -> LoadedModel:
-    """Build a model's network and fill it from its weights file.
+    """Find a model's weights file, build its network and fill it.
 
     Args:
         weights: a checkpoint to use instead of the catalog's.
@@ -93,39 +94,13 @@ def load(
         weights_dir, offline, on_progress: where to look for the catalog's file and how to download it; see
             `locate.find_file`.
         merge_norms: see `layers.fold_for_inference`.
+        build_now: False builds the network when it is first used (a cached export never uses it); a file that cannot
+            be read or does not fit is an error only then.
 
     Raises:
         UsageError: unknown name, no such weights file or folder, or the licence is refused.
         ModelError: the weights cannot be found, downloaded or read, or do not fit, or a file that was shipped or
             downloaded is not the published one.
-    """
-    loaded = load_lazily(
-        model,
-        weights=weights,
-        weights_dir=weights_dir,
-        offline=offline,
-        commercial_only=commercial_only,
-        on_progress=on_progress,
-        merge_norms=merge_norms,
-    )
-    _ = loaded.network
-    return loaded
-
-
-def load_lazily(
-    model: str | ModelSpec,
-    *,
-    weights: Path | None = None,
-    weights_dir: Path | None = None,
-    offline: bool = False,
-    commercial_only: bool = False,
-    on_progress: OnTransfer | None = None,
-    merge_norms: bool = True,
-) -> LoadedModel:
-    """Like `load`, but builds the network only when it is used: a cached export never needs it.
-
-    Raises:
-        UsageError, ModelError: as `load`, except that an unreadable or unfit file is found at the first use.
     """
     spec = find(model) if isinstance(model, str) else model
     found = files(
@@ -141,7 +116,10 @@ def load_lazily(
     def make_network() -> "nn.Module":
         return runtime(spec, paths) if runtime else _filled(spec, paths[0], merge_norms=merge_norms)
 
-    return LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network)
+    loaded = LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network)
+    if build_now:
+        _ = loaded.network
+    return loaded
 
 
 def files(
