@@ -68,10 +68,11 @@ class Screen:
         return np.frombuffer(data, np.uint8).reshape(place.height, place.width, 4)[..., 2::-1]
 
     def press(self, keysym: str, *, shift: bool = False) -> None:
-        """One key with the window in focus."""
+        """One key with the window in focus, as fast as a person types: Qt keeps only the last of several."""
         from Xlib import XK, X
         from Xlib.protocol import event
 
+        time.sleep(0.2)
         code = self.x.keysym_to_keycode(XK.string_to_keysym(keysym))
         places = dict.fromkeys(["root_x", "root_y", "event_x", "event_y", "time", "child"], 0)
         for kind in (event.KeyPress, event.KeyRelease):
