@@ -15,6 +15,9 @@ EXTRAS = (
     "int8",
     "web",
     "virtualcam",
+    "rerun",
+    "ray",
+    "remote",
 )  # what users ask for; the tools of developers may be new
 LEFT_OUT = {"torch"}
 

@@ -3,7 +3,7 @@
     python examples/compare_models.py photos/ starter dav2-small
     python examples/compare_models.py photo.jpg starter midas-small=my_weights.pt
 
-Both must be relative models. `depthstream compare` does much more: sheets, fitted colours, several measures.
+`depthstream compare` does much more: sheets, fitted colours, several measures.
 """
 
 import argparse
@@ -29,7 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     both = zip(disparities(options.source, options.first), disparities(options.source, options.second), strict=True)
     for (frame, first), (_, second) in both:
-        ranks = [np.argsort(np.argsort(depth.values[::4, ::4].ravel())) for depth in (first, second)]
+        signs = [1 if depth.kind.is_disparity else -1 for depth in (first, second)]  # larger is nearer, or farther
+        near = np.stack([(s * depth.values[::4, ::4]).ravel() for s, depth in zip(signs, (first, second), strict=True)])
+        ranks = np.argsort(np.argsort(near[:, ~np.isnan(near).any(axis=0)]))  # NaN: a model has no answer there
         print(f"{frame.name or frame.index}: {np.corrcoef(ranks)[0, 1]:.3f}")
 
 

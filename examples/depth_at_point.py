@@ -23,7 +23,8 @@ def main() -> None:
         height, width = depth.size
         row, column = min(int(options.y * height), height - 1), min(int(options.x * width), width - 1)
         value = depth.values[row, column]
-        unit = "m" if depth.kind is stream.DepthKind.METRIC_DEPTH else "(disparity: larger is nearer)"
+        larger = "nearer" if depth.kind.is_disparity else "farther"
+        unit = depth.kind.unit or f"({depth.kind.quantity}: larger is {larger})"
         print(f"{frame.time_s:8.3f} s  x {column} y {row}: {value:.3f} {unit}", flush=True)
 
 

@@ -25,9 +25,8 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
 
     for frame, depth in stream.iter_depth(options.source, model=options.model):
-        is_metric = depth.kind is stream.DepthKind.METRIC_DEPTH  # metres grow with the distance, disparity shrinks
-        nearness = -depth.values if is_metric else depth.values
-        is_near = nearness >= np.quantile(nearness, 1 - options.share)
+        nearness = depth.values if depth.kind.is_disparity else -depth.values  # other kinds grow with the distance
+        is_near = nearness >= np.nanquantile(nearness, 1 - options.share)  # a pixel without an answer is NaN: not near
         rgba = np.dstack([frame.rgb, np.where(is_near, 255, 0).astype(np.uint8)])
         Image.fromarray(rgba).save(options.folder / f"{frame.index:06d}.png")
         if options.frames is not None and frame.index + 1 >= options.frames:

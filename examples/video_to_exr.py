@@ -1,9 +1,9 @@
 """Writes the raw depth of every frame of a video as OpenEXR, for compositing.
 
-    python examples/video_to_exr.py clip.mp4 depth/             depth/000000.exr, depth/000001.exr, …
+    python examples/video_to_exr.py clip.mp4 depth/             depth/clip.000000.exr, depth/clip.000001.exr, …
     python examples/video_to_exr.py clip.mp4 depth/ --start 0:10 --end 0:12 --model dav2-metric-indoor-small
 
-The files hold float32 at the size of the video, in one channel `Y`: metres from a metric model, disparity from others.
+The files hold float32 at the size of the video, in one channel `Z`: metres from a metric model, disparity from others.
 """
 
 import argparse

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from stream.errors import shown
+
 logger = logging.getLogger("depthstream")
 """Notes are INFO; skipped inputs and warnings are WARNING, which Python prints to stderr unless the host program has
 configured logging."""
@@ -37,7 +39,8 @@ class Notes:
         return list(self._said)
 
     def add(self, text: str) -> None:
-        """Pass on `text`, unless it was said before."""
+        """Pass on `text`, printable and without secrets, unless it was said before."""
+        text = shown(text)
         with self._lock:
             if text in self._said:
                 return
@@ -64,13 +67,18 @@ def collected(notes: Notes) -> Iterator[Notes]:
         _current.reset(token)
 
 
+def current() -> Notes | None:
+    """Those of the run that this context belongs to, if it belongs to one."""
+    return _current.get()
+
+
 def note(text: str) -> None:
     """Tell people `text`, once a run; outside of a run it is logged."""
-    current = _current.get()
-    if current is None:
-        logger.info(text)
+    run = _current.get()
+    if run is None:
+        logger.info(shown(text))
     else:
-        current.add(text)
+        run.add(text)
 
 
 def announce(text: str) -> None:

@@ -19,11 +19,12 @@ ROOT = REPOSITORY / "stream"
 GROUND = "ground"
 STOREYS: tuple[set[str], ...] = (
     {GROUND},
-    {"models"},
+    {"models", "depthdata", "motion", "remote"},
     {"capture", "infer", "render", "sinks"},
     {"pipeline", "live"},
     {"jobs"},
     {"compare", "bench", "batch", "face"},
+    {"survey"},
     {"cli"},
 )
 """From the bottom up. Each room imports only what lies below it, or itself."""

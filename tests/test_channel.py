@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.channel import Channel, Closed, WhenFull
+from stream.channel import Broadcast, Channel, Closed, HeldBack, Listener, WhenFull
 
 
 def read_all(channel: Channel[int]) -> list[int]:
@@ -120,3 +120,62 @@ def test_waiting_time_is_counted_with_the_given_clock() -> None:
 def test_capacity_must_be_positive() -> None:
     with pytest.raises(ValueError, match="capacity"):
         Channel(0)
+
+
+# --- broadcasts ---
+
+
+def test_every_listener_gets_everything_in_order_and_a_late_one_what_is_kept() -> None:
+    broadcast: Broadcast[str] = Broadcast(capacity=3)
+    assert not broadcast.has_listeners
+    early = Listener(broadcast, 100)
+    for item in "abcde":
+        broadcast.put(item, 1)
+    late = Listener(broadcast, 100)
+    broadcast.put("f", 1)
+    assert early.take() == list("abcdef")
+    assert late.take() == list("cdef")
+    assert early.take() == []
+    assert broadcast.has_listeners
+    broadcast.end()
+    assert early.has_ended
+
+
+def test_a_listener_that_takes_nothing_loses_the_oldest_and_counts_them() -> None:
+    broadcast: Broadcast[int] = Broadcast(capacity=0)
+    listener = Listener(broadcast, capacity=10)
+    for number in range(7):
+        broadcast.put(number, 4)
+    assert (listener.take(), listener.lost) == ([5, 6], 5)
+    broadcast.put(7, 400)  # larger than the limit alone: kept, so that something comes
+    assert listener.take() == [7]
+
+
+def test_a_listener_that_has_left_gets_nothing() -> None:
+    broadcast: Broadcast[int] = Broadcast(capacity=10)
+    listener = Listener(broadcast, 10)
+    broadcast.put(1, 1)
+    listener.close()
+    listener.close()
+    broadcast.put(2, 1)
+    assert listener.take() == []
+    assert not broadcast.has_listeners
+
+
+def test_a_writer_waits_until_what_was_taken_is_released() -> None:
+    channel = Channel[int](4, most=10)
+    channel.put(1, 6)
+    assert channel.get() == 1
+    writer = threading.Thread(target=channel.put, args=(2, 5))
+    writer.start()
+    with pytest.raises(HeldBack):  # the reader, which has 1, learns that nothing more comes before it lets go
+        channel.get_unless_held_back()
+    channel.release(6)
+    assert channel.get() == 2
+    writer.join()
+    channel.release(5)
+    channel.put(3, 100)  # one alone may weigh more
+    assert channel.get_unless_held_back() == 3
+    channel.close()
+    with pytest.raises(Closed):
+        channel.get_unless_held_back()

@@ -232,7 +232,9 @@ def test_pixels_that_are_not_square_are_shown_at_the_display_aspect(
         (Fraction(0), (48, 64)),
         (Fraction(-1), (48, 64)),
         (Fraction(1), (48, 64)),
-        (Fraction(1, 1000), (48, 1)),
+        (Fraction(1, 1000), (48, 64)),  # no format has such pixels: ignored
+        (Fraction(255), (48, 64)),
+        (Fraction(1, 10), (48, 6)),
         (Fraction(64, 45), (48, 91)),
     ],
 )

@@ -39,10 +39,12 @@ def entry(name: str, value: object) -> list[str]:
     node = source(value)
     lines = [f"### `{name}`", "", "```python", *signature(node), "```", "", *prose(doc), ""]
     if isinstance(node, ast.ClassDef):
-        for member in members(node):
-            lines += [f"- `{head(member)}`: {summary(member)}"]
-        if members(node):
-            lines.append("")
+        long = [member for member in members(node) if "Args:" in (ast.get_docstring(member) or "")]
+        short = [f"- `{head(member)}`: {summary(member)}" for member in members(node) if member not in long]
+        lines += [*short, ""] if short else []
+        for member in long:
+            lines += [f"#### `{name}.{member.name}`", "", "```python", f"def {head(member)}", "```", ""]
+            lines += [*prose(ast.get_docstring(member) or ""), ""]
     return lines
 
 
@@ -77,9 +79,9 @@ def field_line(item: ast.stmt) -> str:
 
 
 def members(node: ast.ClassDef) -> list[ast.FunctionDef]:
-    """Public methods and properties that have a docstring."""
+    """Public methods and properties that have a docstring, and what happens when an object is called."""
     functions = [item for item in node.body if isinstance(item, ast.FunctionDef) and ast.get_docstring(item)]
-    return [function for function in functions if not function.name.startswith("_")]
+    return [function for function in functions if not function.name.startswith("_") or function.name == "__call__"]
 
 
 def head(node: ast.FunctionDef) -> str:

@@ -42,8 +42,13 @@ def page() -> str:
 
 
 def source() -> list[str]:
-    """The one argument."""
-    return ["`SOURCE` (key `source`, first argument in Python): " + (Config.model_fields["source"].description or "")]
+    """The argument."""
+    one, several = (Config.model_fields[name].description or "" for name in ("source", "sources"))
+    return [
+        f"`SOURCE` (key `source`, first argument in Python): {one}",
+        "",
+        f"`SOURCE SOURCE...` (key `sources`): {several}",
+    ]
 
 
 def row(option: Option) -> str:

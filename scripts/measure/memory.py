@@ -45,7 +45,8 @@ def measure(clip: Path, *, model: str, batch: int, frames: int) -> dict[str, int
     frame = Frame(index=0, pts=0, time_base=Fraction(1, 30), captured_at=0.0, rgb=black)
     engine.infer([frame] * batch)
     queue = max(QUEUE, batch)
-    pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False), queue=queue)
+    inference = EngineInference(engine, batch=batch, stills=False)
+    pipeline = pipeline_of(config, inference, kind=engine.spec.output, queue=queue)
     size = pipeline.source.info.size
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)

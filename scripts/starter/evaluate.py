@@ -55,10 +55,12 @@ def results(folder: Path, **options: Any) -> Iterator[Result]:
         for (name, row), (frame, depth) in zip(rows.items(), stream.iter_depth(files, **options), strict=True):
             truth = inverse_depth(folder / f"{name}.png", row)
             predicted = np.asarray(depth.values, float)
-            if depth.kind == stream.DepthKind.METRIC_DEPTH:
+            if not depth.kind.is_disparity:
                 predicted = 1 / np.maximum(predicted, 1e-3)
             if predicted.shape != truth.shape:
                 predicted = cv2.resize(predicted, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            truth[np.isnan(predicted)] = 0  # no answer: not measured
+            predicted = np.nan_to_num(predicted)
             farthest = None if row["type"] == "disparity" else FARTHEST[row["kind"]]
             yield Result(name, frame.rgb, predicted, truth, score(predicted, truth, farthest=farthest))
 

@@ -4,6 +4,7 @@
     network             the model alone: size × batch × precision × backend
     pipeline            the whole pipeline on a video, its parts, and the limit that they set
     baseline            a loop that does what the models' own video scripts do
+    steadiness          how much depth changes from frame to frame
     synthetic_weights   networks for models whose real weights are not installed
     clip                the video that everything is measured with
     timing              medians and their spread
@@ -12,5 +13,5 @@
 Invariant: results that are compared come from the same process, the same frames and the same number of threads.
 """
 
-PARTS = ("network", "pipeline", "baseline")
+PARTS = ("network", "pipeline", "baseline", "steadiness")
 """What can be measured: values of `--parts`."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from stream.infer.backends.exported import as_tuple
 from stream.infer.geometry import network_size
 from stream.media import cv2
 from stream.models.registry import LoadedModel
@@ -117,7 +118,7 @@ def _depth(model: LoadedModel, image: Any, size_hw: tuple[int, int]) -> Any:
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) / 255.0
     resized = cv2.resize(rgb, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC)
     x = ((resized - policy.mean) / policy.std).transpose(2, 0, 1)
-    output = model.network(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None])
+    output, *_ = as_tuple(model.network(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]))
     bicubic = model.spec.upsample is Resample.BICUBIC
     corners = {"align_corners": model.spec.upsample is Resample.BILINEAR_CORNERS}
     mode = "bicubic" if bicubic else "bilinear"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.media import RgbConverter, av
+from stream.media import RgbConverter, av, file_url
 
 RATE = 30
 
@@ -18,7 +18,7 @@ def write_clip(path: Path, size_hw: tuple[int, int], frames: int) -> None:
     height, width = size_hw
     y, x = np.mgrid[:height, :width]
     grain = np.random.default_rng(0).integers(-6, 7, (height, width, 1))
-    with av.open(str(path), "w") as container:
+    with av.open(file_url(path), "w") as container:
         video = container.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryfast"})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         converter = RgbConverter("yuv420p")

@@ -25,6 +25,7 @@ class NetworkResult:
 
     Attributes:
         size: of the network's input, "width×height".
+        input_size: the inference size that was asked for; None for the model's own.
         timing: of one batch; None if the combination is not possible.
         fps: images per second.
         rms: root mean square difference from the first combination's depth (torch in fp32), in standard deviations;
@@ -39,6 +40,7 @@ class NetworkResult:
     size: str
     batch: int
     threads: int
+    input_size: int | None = None
     timing: Timing | None = None
     fps: float | None = None
     rms: float | None = None
@@ -73,7 +75,10 @@ def measure(
     for input_size in input_sizes:
         exact: np.ndarray[Any, np.dtype[np.float32]] | None = None
         for backend, precision, batch in product(backends, precisions, batches):
-            base = {"model": model.spec.name, "backend": backend, "precision": precision, "batch": batch}
+            base = {
+                "model": model.spec.name, "backend": backend, "precision": precision, "batch": batch,
+                "input_size": input_size,
+            }  # fmt: skip
             try:
                 result, depth = _measured(
                     model, frames, base, device=device, input_size=input_size, threads=threads, cache=cache, exact=exact
@@ -112,7 +117,7 @@ def _measured(
         timing = timed(lambda: engine.run_network(x))
         rms = None
         if exact is not None:
-            rms = float(np.sqrt(np.square(values - exact).mean()) / exact.std())
+            rms = float(np.sqrt(np.nanmean(np.square(values - exact))) / np.nanstd(exact))  # NaN: no answer
         backend = engine.backend
         result = NetworkResult(
             **{**base, "backend": backend}, size=f"{width}×{height}", threads=engine.threads, timing=timing,

@@ -102,14 +102,14 @@ def measure(
             "output": {"path": folder / "out.mp4", "overwrite": True},
         }
     )
-    engine = make_engine(model)
+    engine, kind = make_engine(model), model.spec.output
     first_frames = _first_frames(config, _TIMED_FRAMES)
     engine.prepare(first_frames[0].size)
     x = engine.network_input(first_frames[0], count=batch)
     network = timed(lambda: engine.run_network(x))
     depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in first_frames])
-    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Precomputed(depths)).run())
-    pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False))
+    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Precomputed(depths), kind=kind).run())
+    pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False), kind=kind)
     backend, precision, threads = engine.backend, engine.precision, engine.threads
     pipeline.run()
 
@@ -147,11 +147,11 @@ def _first_frames(config: Config, count: int) -> list[Frame]:
         source.close()
 
 
-def pipeline_of(config: Config, inference: Any, *, queue: int = QUEUE) -> Pipeline:
-    """The pipeline of a run of `config`, with `inference` in place of its model."""
+def pipeline_of(config: Config, inference: Any, *, kind: DepthKind, queue: int = QUEUE) -> Pipeline:
+    """The pipeline of a run of `config`, with `inference`, which gives depth of this kind, in place of its model."""
     source = open_config_source(config)
     plan = plan_outputs(config, source.info)
-    renderer = build_renderer(config, plan, DepthKind.RELATIVE_DISPARITY)
+    renderer = build_renderer(config, plan, kind)
     return Pipeline(source, inference, renderer, build_sinks(config, plan), queue=queue)
 
 

@@ -3,7 +3,7 @@
 Invariant: the JSON states the machine, the versions and the settings of every number.
 """
 
-import json
+import io
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,9 @@ from typing import Any
 from stream.bench.baseline import BaselineResult
 from stream.bench.network import NetworkResult
 from stream.bench.pipeline import PipelineResult
+from stream.bench.steadiness import SteadinessResult
 from stream.errors import MissingExtraError, SinkError
-from stream.files import as_sink_error, write_file
+from stream.files import as_sink_error, json_text, write_file
 from stream.machine import processor_name, system_name, usable_cores
 from stream.version import __version__
 
@@ -29,13 +30,16 @@ class Results:
     Attributes:
         settings: the options.
         synthetic_weights: models that were measured with synthetic weights, because the real ones are not installed.
+        devices: where each model ran.
     """
 
     settings: dict[str, Any]
     networks: list[NetworkResult] = field(default_factory=list)
     pipelines: list[PipelineResult] = field(default_factory=list)
     baselines: list[BaselineResult] = field(default_factory=list)
+    steadiness: list[SteadinessResult] = field(default_factory=list)
     synthetic_weights: list[str] = field(default_factory=list)
+    devices: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable values."""
@@ -44,9 +48,11 @@ class Results:
             "versions": versions(),
             "settings": self.settings,
             "synthetic_weights": self.synthetic_weights,
+            "devices": self.devices,
             "network": [result.to_dict() for result in self.networks],
             "pipeline": [result.to_dict() for result in self.pipelines],
             "baseline": [result.to_dict() for result in self.baselines],
+            "steadiness": [result.to_dict() for result in self.steadiness],
         }
 
     def speedup(self, pipeline: PipelineResult) -> float | None:
@@ -77,9 +83,9 @@ def save(results: Results, path: Path) -> None:
     Raises:
         SinkError: it cannot be written.
     """
-    text = json.dumps(results.to_dict(), indent=1, ensure_ascii=False)
+    text = json_text(results.to_dict(), indent=1)
     with as_sink_error(path):
-        write_file(path, f"{text}\n".encode())
+        write_file(path, f"{text}\n".encode(), may_be_pipe=True)
 
 
 NETWORK_HEADER = (
@@ -151,7 +157,9 @@ def plot(results: Results, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel(f"images per second, the network alone, {machine()['processor']}, {machine()['cores']} cores")
     try:
-        figure.savefig(path)
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix.removeprefix(".") or "png")
+        write_file(path, content.getvalue(), may_be_pipe=True)
     except (OSError, ValueError) as error:
         raise SinkError(f"cannot be written: {error}", where=str(path)) from error
 

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import torch
 
-from stream.bench import baseline, network, pipeline
+from stream.bench import baseline, network, pipeline, steadiness
 from stream.bench.clip import write_clip
 from stream.bench.report import Results
 from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.errors import UsageError
-from stream.frames import Frame
+from stream.files import expanded
+from stream.frames import DepthKind, Frame
 from stream.infer.backends.inductor import missing_tool
 from stream.infer.backends.int8 import CALIBRATION_IMAGES
-from stream.infer.device import bf16_is_faster, resolve_device
+from stream.infer.device import bf16_is_faster, hardware_id, resolve_device
 from stream.infer.engine import Engine
 from stream.infer.executor import without_pool
 from stream.models import registry
@@ -44,6 +45,7 @@ class BenchOptions:
         backends, precisions: empty for those that are available on this machine.
         input_sizes, batches: the pipeline uses the first one.
         parts: some of `bench.PARTS`.
+        kind, max_depth_m: of the models with a FILE, see `registry.load`.
     """
 
     models: Sequence[str]
@@ -57,6 +59,8 @@ class BenchOptions:
     layout: str
     parts: Sequence[str]
     weights_dir: Path | None = None
+    kind: DepthKind | None = None
+    max_depth_m: float | None = None
 
 
 def run(options: BenchOptions) -> Results:
@@ -65,7 +69,7 @@ def run(options: BenchOptions) -> Results:
     Raises:
         UsageError: a model is unknown, or an option is not possible.
     """
-    models = [_Model.parse(text, options.weights_dir) for text in options.models]
+    models = [_Model.parse(text, options) for text in options.models]
     results = Results(settings={key: str(value) for key, value in vars(options).items()})
     with tempfile.TemporaryDirectory(prefix="depthstream-bench-") as temporary:
         folder = Path(temporary)
@@ -82,11 +86,19 @@ class _Model:
     spec: ModelSpec
     weights: Path | None
     weights_dir: Path | None
+    kind: DepthKind | None
+    max_depth_m: float | None
 
     @classmethod
-    def parse(cls, text: str, weights_dir: Path | None) -> "_Model":
+    def parse(cls, text: str, options: BenchOptions) -> "_Model":
         name, _, file = text.partition("=")
-        return cls(spec=registry.find(name), weights=Path(file) if file else None, weights_dir=weights_dir)
+        return cls(
+            spec=registry.find(name),
+            weights=Path(expanded(file)) if file else None,
+            weights_dir=options.weights_dir,
+            kind=options.kind if file else None,
+            max_depth_m=options.max_depth_m if file else None,
+        )
 
     @property
     def has_weights(self) -> bool:
@@ -97,7 +109,13 @@ class _Model:
             if not self.has_weights:
                 return with_synthetic_weights(self.spec, merge_norms=merge_norms)
             return registry.load(
-                self.spec, weights=self.weights, weights_dir=self.weights_dir, offline=True, merge_norms=merge_norms
+                self.spec,
+                weights=self.weights,
+                weights_dir=self.weights_dir,
+                offline=True,
+                merge_norms=merge_norms,
+                kind=self.kind,
+                max_depth_m=self.max_depth_m,
             )
 
 
@@ -123,6 +141,7 @@ def _measure_model(
         results.synthetic_weights.append(spec.name)
         note(f"{spec.name}: the weights are not installed; using synthetic ones, which does not affect speed")
     device = resolve_device(options.device, spec)
+    results.devices[spec.name] = hardware_id(device) if device.type == "cuda" else device.type
     backends = list(options.backends) or _backends(device, spec)
     precisions = list(options.precisions) or _precisions(device, spec)
     model = chosen.loaded()
@@ -164,6 +183,15 @@ def _measure_model(
         )  # fmt: skip
         results.baselines.append(loop)
         note(f"{spec.name}, baseline: {loop.fps:.2f} fps")
+    possible = [(b, p) for b in backends for p in precisions if _is_possible(results, spec, b, p)]
+    if "steadiness" in options.parts and chosen.has_weights and possible:  # synthetic weights see no depth
+        backend, precision = possible[0]
+        used = Engine(
+            chosen.loaded(), device=options.device, backend=backend, precision=precision, threads=options.threads,
+            input_size=options.input_sizes[0], calibration=lambda: frames,
+        )  # fmt: skip
+        if (change := steadiness.measure(used)) is not None:
+            results.steadiness.append(change)
 
 
 def _is_possible(results: Results, spec: ModelSpec, backend: str, precision: str) -> bool:
@@ -194,7 +222,7 @@ def _backends(device: torch.device, spec: ModelSpec) -> list[str]:
         found.append("onnx")
     if device.type == "cuda" and missing_tool(device) is None:
         found.append("compile")
-    return found
+    return [name for name in found if name in spec.backends]
 
 
 def _precisions(device: torch.device, spec: ModelSpec) -> list[str]:

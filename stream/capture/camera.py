@@ -84,8 +84,11 @@ class CameraSource(Source):
         self._read_timeout_s = read_timeout_s
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._log = CaptureLog()
-        with _quiet_opencv():
-            capture = open_capture(index)
+        try:
+            with _quiet_opencv():
+                capture = open_capture(index)
+        except cv2.error as error:
+            raise SourceError(f"cannot be opened: {getattr(error, 'err', error)}", where=self._name) from error
         self._capture: VideoCapture | None = capture
         try:
             if not capture.isOpened():

@@ -13,7 +13,7 @@ from stream.capture.base import CaptureLog, Source
 from stream.capture.video.decode import FrameMaker
 from stream.errors import SourceNotFoundError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
-from stream.media import av
+from stream.media import av, open_input
 
 NAMES = ("testsrc2", "testsrc", "smptebars", "smptehdbars", "rgbtestsrc", "mandelbrot", "life", "color", "gradients")
 """Sources of libavfilter that need no input and have a size and a rate."""
@@ -65,7 +65,7 @@ class PatternSource(Source):
         self._clock, self._pacing, self._max_frames = clock, pacing, max_frames
         height, width = size_hw
         try:
-            self._container = av.open(f"{name}=size={width}x{height}:rate={rate}", format="lavfi")
+            self._container = open_input(f"{name}=size={width}x{height}:rate={rate}", format="lavfi")
         except av.error.FFmpegError as error:
             raise SourceNotFoundError(f"cannot be generated: {reason_of(error)}", where=f"pattern:{name}") from error
         self._time_base = 1 / rate
@@ -81,7 +81,7 @@ class PatternSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`."""
-        maker = FrameMaker(self.log, time_base=self._time_base, clock=self._clock)
+        maker = FrameMaker(self.log, name=self.info.name, time_base=self._time_base, clock=self._clock)
         if self._stopped.is_set():
             return
         started = self._clock()

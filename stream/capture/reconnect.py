@@ -9,10 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stream.capture.base import CaptureLog, Source
+from stream.channel import Broadcast
 from stream.errors import SourceError, SourceNotFoundError, StreamError
-from stream.frames import Frame
+from stream.frames import Audio, AudioPacket, Frame
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
 
 MIN_OPEN_S = 0.5
 """Every attempt to open the stream gets at least this long, the last one too."""
@@ -52,7 +57,10 @@ class ReconnectingSource(Source):
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.info = replace(opened.info, frame_count=max_frames)
+        audio = opened.info.audio
+        if audio is not None:
+            audio = Audio(tracks=audio.tracks, packets=Broadcast(audio.packets.capacity))
+        self.info = replace(opened.info, frame_count=max_frames, audio=audio)
         self._source, self._reopen, self._ends, self._max_frames = opened, reopen, ends, max_frames
         self._give_up_after_s, self._clock, self._wait, self._chance = give_up_after_s, clock, wait, chance
         self._stopped = threading.Event()
@@ -67,6 +75,13 @@ class ReconnectingSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the end of the stream, `interrupt`, `max_frames`, or too long an interruption."""
+        try:
+            yield from self._all()
+        finally:
+            if self.info.audio is not None:
+                self.info.audio.packets.end()
+
+    def _all(self) -> Iterator[Frame]:
         delivered = 0
         while True:
             failure: StreamError | None = None
@@ -74,8 +89,11 @@ class ReconnectingSource(Source):
             first: Frame | None = None
             try:
                 for frame in self._source:
+                    is_first = first is None
                     first, self._is_interrupted = first or frame, False
                     self._last = _continued(frame, first, joined, self._last)
+                    if is_first:
+                        self._continue_sound(self._last.time_s - frame.time_s)
                     yield self._last
                     delivered += 1
                     if delivered == self._max_frames:
@@ -101,6 +119,24 @@ class ReconnectingSource(Source):
         """See `Source`."""
         self._stopped.set()
         self._source.close()
+
+    def _continue_sound(self, shift_s: float) -> None:
+        """Pass on the sound of the present connection, moved by as much as its frames."""
+        outer, inner = self.info.audio, self._source.info.audio
+        if outer is None:
+            return
+        if inner is None or [_format(track) for track in inner.tracks] != [_format(track) for track in outer.tracks]:
+            self._now.notes.append(f"{self.info.name}: no audio after the interruption, its format has changed")
+            return
+
+        def moved(item: AudioPacket, size: int) -> None:
+            packet = item.packet
+            shift = round(shift_s / packet.time_base)
+            if shift and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            outer.packets.put(item, size)
+
+        inner.packets.listen(moved)
 
     def _reconnect(self, failure: StreamError | None) -> bool:
         """Reopen the source; False after `interrupt`, or if the stream had ended and cannot be reopened."""
@@ -135,6 +171,12 @@ class ReconnectingSource(Source):
             past.waiting = ""
             past.reconnects += 1
             return not self._stopped.is_set()  # `interrupt` may have reached the old one only
+
+
+def _format(track: "AudioStream") -> tuple[object, ...]:
+    """Return what an output needs to know about a track before its first packet."""
+    context = track.codec_context
+    return context.name, context.sample_rate, context.layout.name, context.extradata
 
 
 def _why(failure: StreamError | None) -> str:

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.bench import PARTS
-from stream.cli.options import ConfigCommand, debug, own
-from stream.errors import UsageError
+from stream.cli.options import ConfigCommand, FilePath, debug, own
+from stream.cli.terminal import raw
+from stream.errors import UsageError, printable
 from stream.notes import Notes, collected
 
 if TYPE_CHECKING:
     from stream.config import Config
 
 _PANEL = "Measurements"
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath(path_type=Path)
 
 
-@click.command(cls=ConfigCommand, keys=("model.weights_dir", "inference.device", "inference.threads"))
+_KEYS = ("model.weights_dir", "model.kind", "model.max_depth", "inference.device", "inference.threads")
+
+
+@click.command(cls=ConfigCommand, keys=_KEYS)
 @own(
     "-m",
     "--model",
@@ -71,7 +75,8 @@ _FILE = click.Path(path_type=Path)
     default=",".join(PARTS),
     metavar="LIST",
     panel=_PANEL,
-    help_text="What to measure: the network alone, the whole pipeline, a plain loop (baseline); default: all.",
+    help_text="What to measure: the network alone, the whole pipeline, a plain loop (baseline), and how much "
+    "depth changes from frame to frame (steadiness); default: all.",
 )
 @own("--json", "json_file", type=_FILE, metavar="FILE", help_text="Write everything to this JSON file.")
 @own("--plot", type=_FILE, metavar="FILE", help_text="Draw the speeds of the network alone: .png, .svg or .pdf.")
@@ -93,12 +98,13 @@ def bench(
 
     Everything runs in one process on a generated clip, after a warm-up; results are medians and quartiles. `limit` is a
     bound for any pipeline: the network's rate, or the cores divided by the CPU time per frame. Models whose weights are
-    not installed get synthetic ones, which does not affect speed.
+    not installed get synthetic ones, which does not affect speed. `depthstream models` shows the speeds from then on.
     """
     from rich.console import Console
 
-    from stream.bench import report, suite
+    from stream.bench import measured, report, suite
     from stream.models import registry
+    from stream.models.kinds import KINDS
 
     wanted = _words(parts)
     if unknown := [part for part in wanted if part not in PARTS]:
@@ -117,23 +123,29 @@ def bench(
         layout=layout,
         parts=wanted,
         weights_dir=config.model.weights_dir,
+        kind=KINDS[config.model.kind] if config.model.kind else None,
+        max_depth_m=config.model.max_depth,
     )
-    with collected(Notes(lambda note: print(note, file=sys.stderr))):
+    with collected(Notes(lambda note: print(printable(note), file=sys.stderr))):
         results = suite.run(options)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+        measured.keep(results, input_size=options.input_sizes[0], batch=options.batches[0])
+    console = Console(file=raw(sys.stdout), width=None if sys.stdout.isatty() else 160)
     facts = report.machine()
     console.print(
         f"{facts['processor']}, {facts['cores']} cores, {facts['system']}; torch {report.versions()['torch']}"
     )
     if results.networks:
-        lines = [report.network_line(result) for result in results.networks]
+        lines = [tuple(map(printable, report.network_line(result))) for result in results.networks]
         console.print(report.table(report.NETWORK_HEADER, lines, "The network alone"))
     if results.pipelines:
-        lines = [report.pipeline_line(result, results) for result in results.pipelines]
+        lines = [tuple(map(printable, report.pipeline_line(result, results))) for result in results.pipelines]
         title = f"The pipeline: {size} H.264 to {layout} video ({results.pipelines[0].encoder})"
         console.print(report.table(report.PIPELINE_HEADER, lines, title))
     for baseline in results.baselines:
-        console.print(f"baseline, {baseline.model}: {baseline.fps:.2f} fps")
+        console.print(f"baseline, {printable(baseline.model)}: {baseline.fps:.2f} fps")
+    for change in results.steadiness:
+        shares = f"{change.raw:.2%} of its range, with --steady by {change.steadied:.2%}"
+        console.print(f"steadiness, {printable(change.model)}: depth changes from frame to frame by {shares}")
     if json_file is not None:
         report.save(results, json_file)
     if plot is not None:

@@ -6,43 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.cli.console import run_job
-from stream.cli.options import ConfigCommand, as_json, debug, own
+from stream.cli.options import KEYS_OF_SEVERAL_MODELS, ConfigCommand, as_json, debug, several_models
 
 if TYPE_CHECKING:
     from stream.config import Config
 
-_KEYS = (
-    "source",
-    "model.weights_dir",
-    "model.offline",
-    "model.commercial_only",
-    "capture.start",
-    "capture.end",
-    "capture.max_frames",
-    "capture.recursive",
-    "inference.device",
-    "inference.precision",
-    "render.colormap",
-    "render.range",
-    "output.path",
-    "output.picture",
-    "output.report",
-    "output.overwrite",
-    "output.quiet",
-)
+_KEYS = ("source", *KEYS_OF_SEVERAL_MODELS, "inference.steady", "render.range", "output.picture")
+_OUT = "Folder to write, or a video of a video; default: SOURCE_compare or SOURCE_compare.mp4, in the current folder."
 
 
-@click.command(cls=ConfigCommand, keys=_KEYS, reads_file=True, needs_source=True)
-@own(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    required=True,
-    panel="Model",
-    metavar="MODEL[=FILE]",
-    help_text="Model, or a checkpoint of yours for it; twice or more.  [repeatable]",
-)
+@click.command(cls=ConfigCommand, keys=_KEYS, reads_file=True, needs_source=True, help_of={"output.path": _OUT})
+@several_models
 @as_json
 @debug
 def compare(config: "Config", models: Sequence[str], as_json: bool) -> int:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from stream.files import write_file
+
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_DEPTHSTREAM_COMPLETE"
@@ -41,7 +43,7 @@ def _install(ctx: click.Context, _param: click.Parameter, shell: str | None) -> 
     else:
         path, startup = config / "depthstream" / f"complete.{shell}", Path.home() / f".{shell}rc"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(script, encoding="utf-8")
+    write_file(path, script.encode())
     click.echo(f"completion for {shell} is in {path}; it works in a new shell")
     if startup is not None:
         begin = "autoload -Uz compinit && compinit && " if shell == "zsh" else ""

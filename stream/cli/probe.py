@@ -1,13 +1,14 @@
 """`depthstream probe` and `depthstream cameras`: what there is to read from."""
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from stream.cli.console import print_json
 from stream.cli.options import SETTINGS, ConfigCommand, as_json, debug
+from stream.errors import printable
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -22,14 +23,14 @@ def cameras(as_json: bool) -> None:
 
     found = list_cameras()
     if as_json:
-        print(json.dumps([asdict(camera) for camera in found], ensure_ascii=False, indent=2))
+        print_json([asdict(camera) for camera in found], indent=2)
         return
     if not found:
         print("no camera is connected; pattern:testsrc2 can be used instead of one", file=sys.stderr)
     for camera in found:
-        print(f"{camera.index:>3}  {camera.name}" + (f"  {camera.path}" if camera.path else ""))
+        print(printable(f"{camera.index:>3}  {camera.name}" + (f"  {camera.path}" if camera.path else "")))
         for mode in camera.modes:
-            print(f"     {mode}")
+            print(printable(f"     {mode}"))
 
 
 @click.command(cls=ConfigCommand, keys=("source",), needs_source=True)
@@ -61,8 +62,9 @@ def probe(config: "Config", as_json: bool) -> None:
     finally:
         opened.close()
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
         return
     for key, value in facts.items():
         if value not in (None, [], 0) or value is False:
-            print(f"{key:>14}  {'; '.join(value) if isinstance(value, list) else value}")
+            text = "; ".join(value) if isinstance(value, list) else str(value)
+            print(f"{key:>14}  {printable(text)}")

@@ -1,69 +1,65 @@
-"""Progress of runs and downloads on stderr: a live bar on a terminal, plain lines elsewhere, nothing when quiet.
+"""Progress of runs and downloads on stderr: a live bar on a terminal, a line now and then elsewhere.
 
-Invariant: it only reads; it never slows or fails a run, whoever closes stderr.
+Invariant: as for every `Display`, it only reads.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from stream.cli.display import Display
+from stream.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from stream.jobs.several import Part
     from stream.models.weights.fetch import Transfer
     from stream.pipeline.runner import Progress
 
-PLAIN_EVERY_S = 10.0
-"""A log file gets a line this often."""
-_REDRAW_EVERY_S = 0.2
+FRAME = "frame"
+"""What is counted, unless a command has a word of its own for it."""
 
 
-class ProgressDisplay:
-    """Shows frames, total, fps, time left, queued frames and drops, and downloads; use as a context manager."""
+class ProgressDisplay(Display["RichProgress"]):
+    """Shows frames, total, fps, time left, queued frames and drops, and downloads.
+
+    Args:
+        stills: what a frame of stills is called.
+    """
 
     def __init__(
-        self, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, quiet: bool = False
+        self,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: bool = False,
+        stills: str = FRAME,
     ) -> None:
-        self._stream = stream or sys.stderr
-        self._clock, self._quiet = clock, quiet
-        is_terminal = self._stream.isatty() and not quiet
-        self._bar = _rich_bar(self._stream) if is_terminal else None
-        self._every_s = _REDRAW_EVERY_S if is_terminal else PLAIN_EVERY_S
-        self._next_s = clock() + (0.0 if is_terminal else PLAIN_EVERY_S)
+        super().__init__(_rich_bar, stream=stream, clock=clock, quiet=quiet)
+        self._stills = self.unit = stills
+        """What a frame is called, as far as is known yet."""
         self._started_s: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            with self._off_on_error():
-                self._bar.stop()
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar; shown also when not a terminal, never when quiet."""
-        if self._quiet:
-            return
-        with self._off_on_error():
-            if self._bar is not None:
-                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            else:
-                print(line, file=self._stream, flush=True)
 
     def __call__(self, progress: "Progress") -> None:
         """Redraw if it is time to."""
-        elapsed_s = self._due("frames")
+        from stream.frames import SourceKind
+
+        self.unit = self._stills if progress.stages.source.info.kind is SourceKind.STILLS else FRAME
+        task = f"frames {progress.part}"
+        elapsed_s = self._due(task)
         if elapsed_s is not None:
-            self._draw(describe(progress, elapsed_s=elapsed_s), "frames", progress.metrics.written, progress.total)
+            self._draw(describe(progress, elapsed_s=elapsed_s, unit=self.unit), task, progress.done, progress.total)
+
+    def show_parts(self, parts: "Sequence[Part]") -> None:
+        """Redraw several sources if it is time to."""
+        elapsed_s = self._due("sources")
+        if elapsed_s is not None:
+            self._draw(describe_parts(parts, elapsed_s=elapsed_s), "sources", 0, None)
 
     def download(self, transfer: "Transfer") -> None:
         """Redraw a download if it is time to; a bar always gets to its end, because loading the model follows."""
-        is_last = self._bar is not None and transfer.done_bytes == transfer.total_bytes
+        is_last = self._picture is not None and transfer.done_bytes == transfer.total_bytes
         elapsed_s = self._due(transfer.file, is_last=is_last)
         if elapsed_s is not None:
             line = describe_download(transfer, elapsed_s=elapsed_s)
@@ -73,31 +69,22 @@ class ProgressDisplay:
         """Seconds since `task` began, None while it is not time to redraw."""
         now = self._clock()
         started_s = self._started_s.setdefault(task, now)
-        if self._quiet or (now < self._next_s and not is_last):
-            return None
-        self._next_s = now + self._every_s
-        return now - started_s
+        return now - started_s if self._is_due(now, is_last=is_last) else None
 
     def _draw(self, line: str, task: str, done: int, total: int | None) -> None:
         with self._off_on_error():
-            if self._bar is None:
+            line = printable(line)
+            if self._picture is None:
                 print(line, file=self._stream, flush=True)
                 return
-            shown = self._bar.tasks[0] if self._bar.tasks else None
+            shown = self._picture.tasks[0] if self._picture.tasks else None
             if shown is None or shown.fields["task"] != task:  # a download makes room for the run, or for the next one
                 if shown is not None:
-                    self._bar.remove_task(shown.id)
-                self._bar.start()
-                self._bar.add_task("", total=total, task=task)
-            self._bar.update(self._bar.task_ids[0], description=line, completed=done)
-            self._bar.refresh()
-
-    @contextmanager
-    def _off_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:  # nobody reads on: the pipe is closed, or the terminal is gone
-            self._quiet = True
+                    self._picture.remove_task(shown.id)
+                self._picture.start()
+                self._picture.add_task("", total=total, task=task)
+            self._picture.update(self._picture.task_ids[0], description=line, completed=done)
+            self._picture.refresh()
 
 
 def _rich_bar(stream: TextIO) -> "RichProgress":
@@ -105,25 +92,51 @@ def _rich_bar(stream: TextIO) -> "RichProgress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(file=stream, stderr=stream is sys.stderr)
+    console = Console(file=stream)
     columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
-    return Progress(*columns, console=console, auto_refresh=False, transient=True)
+    # Not through rich, which would print what is for stdout on stderr, and what others print unescaped.
+    return Progress(
+        *columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+    )
 
 
-def describe(progress: "Progress", *, elapsed_s: float) -> str:
-    """One line: `120/300 frames · 31.2 fps · 0:06 left · queued 4+2 · dropped 3`."""
+def count_text(count: int, unit: str) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{count} {unit}{'s' * (count != 1)}"
+
+
+def rate_text(per_s: float, unit: str) -> str:
+    """`31.2 fps`, `2.5 photos/s`; where one of them takes longer than a second, `4.2 s/photo`, and "" for none."""
+    if unit == FRAME:
+        return f"{per_s:.1f} fps"
+    if per_s >= 1:
+        return f"{per_s:.1f} {unit}s/s"
+    return f"{1 / per_s:.1f} s/{unit}" if per_s > 0 else ""
+
+
+def describe(progress: "Progress", *, elapsed_s: float, unit: str = FRAME) -> str:
+    """One line: `pass 1 of 2 · 120/300 frames · 31.2 fps · 0:06 left · queued 4+2 · dropped 3`.
+
+    Frames that an earlier run has done count, and are named: `220/300 frames, 100 of them before`.
+    """
     metrics, stages = progress.metrics, progress.stages
-    done, total = metrics.written, progress.total
+    done, total, now = progress.done, progress.total, metrics.written
     rate = metrics.output_rate.per_s
-    parts = [f"{done}/{total} frames" if total else f"{done} frames", f"{rate:.1f} fps"]
-    if total and done and total > done:
-        parts.append(f"{clock_text(elapsed_s * (total - done) / done)} left")
+    parts = [progress.part] if progress.part else []
+    before = f", {progress.earlier} of them before" if progress.earlier else ""
+    parts.append(f"{done}/{total} {unit}s{before}" if total else f"{done} {unit}s{before}")
+    if speed := rate_text(rate, unit):
+        parts.append(speed)
+    if total and now and total > done:
+        parts.append(f"{clock_text(elapsed_s * (total - done) / now)} left")
     else:
         parts.append(clock_text(elapsed_s))
     parts.append(f"queued {len(stages.frames)}+{len(stages.results)}")
     log = stages.source.log
     if log.waiting:
         parts.append(log.waiting)
+    elif stages.inference.waiting:
+        parts.append(stages.inference.waiting)
     elif log.reconnects:
         parts.append(f"reconnected {log.reconnects}×")
     dropped = sum(metrics.dropped.values())
@@ -133,6 +146,24 @@ def describe(progress: "Progress", *, elapsed_s: float) -> str:
     if skipped:
         parts.append(f"skipped {skipped}")
     return " · ".join(parts)
+
+
+def describe_parts(parts: "Sequence[Part]", *, elapsed_s: float) -> str:
+    """One line: `3 of 4 sources live · 39.8 fps · 0:10 · dropped 3 · rtsp://host/cam: reconnecting (2)`."""
+    running = [part.progress for part in parts if part.progress is not None and part.state == "live"]
+    live = sum(not one.stages.source.log.waiting for one in running)
+    rate = sum(one.metrics.output_rate.per_s for one in running)
+    words = [f"{live} of {len(parts)} sources live", f"{rate:.1f} fps", clock_text(elapsed_s)]
+    dropped = sum(sum(part.progress.metrics.dropped.values()) for part in parts if part.progress is not None)
+    if dropped:
+        words.append(f"dropped {dropped}")
+    for part in parts:
+        waiting = part.progress.stages.source.log.waiting if part.progress is not None else ""
+        if part.state != "live":
+            words.append(f"{part.name}: {part.state}")
+        elif waiting:
+            words.append(f"{part.name}: {waiting}")
+    return " · ".join(words)
 
 
 def describe_download(transfer: "Transfer", *, elapsed_s: float) -> str:

@@ -4,7 +4,6 @@ Invariant: as in `cli`, nothing heavy is imported to show the help; files on std
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stream.cli.console import print_json
 from stream.cli.options import SETTINGS, ConfigCommand, as_json, debug, own
-from stream.errors import StreamError, UsageError
+from stream.errors import StreamError, UsageError, printable
 from stream.notes import Notes, collected
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def list_files(config: "Config", as_json: bool) -> None:
     found = {spec.name: search(spec, weights_dir=config.model.weights_dir) for spec in catalog.MODELS}
     if as_json:
         rows = [_row(spec, found[spec.name]) for spec in catalog.MODELS]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print_json(rows, indent=2)
         return
     lines = []
     for spec in catalog.MODELS:
@@ -48,10 +48,10 @@ def list_files(config: "Config", as_json: bool) -> None:
         where = str(here.path) if here else f"not here: {spec.weights.file}"
         if not here and spec.weights.url is None:
             where += " (not published)"
-        lines.append((spec.name, size_text(here.path.stat().st_size) if here else "-", spec.licence, where))
+        lines.append((spec.name, size_text(here.path.stat().st_size) if here else "-", spec.licence_text, where))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for name, size, licence, where in lines:
-        print(f"{name:<{widths[0]}}  {size:>{widths[1]}}  {licence:<{widths[2]}}  {where}")
+        print(f"{name:<{widths[0]}}  {size:>{widths[1]}}  {licence:<{widths[2]}}  {printable(where)}")
 
 
 def _row(spec: "ModelSpec", here: "Located | None") -> dict[str, str | int | None]:
@@ -87,14 +87,14 @@ def get(config: "Config", names: Sequence[str], wants_all: bool) -> None:
     specs = [registry.find(name) for name in names]
     if wants_all:
         specs = [spec for spec in catalog.MODELS if spec.weights.url is not None]
-        specs = [spec for spec in specs if not (commercial_only and spec.licence_note)]
-    if refused := [spec.name for spec in specs if commercial_only and spec.licence_note]:
+        specs = [spec for spec in specs if not (commercial_only and spec.forbids_commerce)]
+    if refused := [spec.name for spec in specs if commercial_only and spec.forbids_commerce]:
         raise UsageError(f"the licence of {', '.join(refused)} forbids commercial use", where="--commercial-only")
     failures: list[StreamError] = []
     with ProgressDisplay(quiet=config.output.quiet) as display:
         for spec in _parts(specs):
             try:
-                print(_get(spec, config.model.weights_dir, display), flush=True)
+                print(printable(str(_get(spec, config.model.weights_dir, display))), flush=True)
             except UsageError:
                 raise
             except StreamError as error:
@@ -128,12 +128,12 @@ def _get(spec: "ModelSpec", weights_dir: Path | None, display: "ProgressDisplay"
 @_names
 @debug
 def verify(config: "Config", names: Sequence[str]) -> int:
-    """Compare the sha256 of the files with the published ones; without NAME, of every file that is here.
+    """Compare the sha256 (or git blob) of the files with the published ones; without NAME, of every file that is here.
 
     Exit code 1 if one differs, or if a named one is not here.
     """
     from stream.models import catalog, registry
-    from stream.models.weights.locate import Verdict, search, sha256, verdict
+    from stream.models.weights.locate import Verdict, difference, search, sha256, verdict
 
     is_good = True
     chosen = [registry.find(name) for name in names] if names else catalog.MODELS
@@ -146,11 +146,13 @@ def verify(config: "Config", names: Sequence[str]) -> int:
             continue
         digest = sha256(found.path)
         result = verdict(spec, found.path, digest)
-        line = {
-            Verdict.PUBLISHED: "ok",
-            Verdict.UNVERIFIED: f"unverified, no sha256 is known for this file (it has {digest})",
-            Verdict.DIFFERENT: f"DIFFERENT: sha256 {digest} instead of {spec.weights.sha256}",
-        }[result]
-        print(f"{spec.name}: {line}: {found.path}", flush=True)
+        if result is Verdict.DIFFERENT:
+            what, has, published = difference(spec, found.path, digest)
+            line = f"DIFFERENT: {what} {has} instead of {published}"
+        elif result is Verdict.PUBLISHED:
+            line = "ok"
+        else:
+            line = f"unverified, no sha256 is known for this file (it has {digest})"
+        print(f"{spec.name}: {line}: {printable(str(found.path))}", flush=True)
         is_good &= result is not Verdict.DIFFERENT
     return 0 if is_good else 1

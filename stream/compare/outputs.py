@@ -3,7 +3,6 @@
 Invariant: both are written when the run ends; after an interrupted run, what was done is in partial files.
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stream.errors import SinkError
-from stream.files import as_sink_error, partial_path, write_file
+from stream.files import as_sink_error, json_text, partial_path, write_file
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
 from stream.media import cv2
 from stream.sinks.base import Sink
@@ -120,6 +119,8 @@ class AgreementSink(_CollectingSink):
     def __init__(self, path: Path, *, heading: Mapping[str, Any], measure: Measure, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
         self._heading, self._measure = heading, measure
+        self.summary: Callable[[], Mapping[str, Any]] = dict
+        """More entries, asked for when the file is written."""
         self._results: list[dict[str, Any]] = []
 
     def write(self, frame: Frame, depth: Depth, image: RgbImage) -> bool:  # noqa: ARG002 - numbers only
@@ -129,12 +130,15 @@ class AgreementSink(_CollectingSink):
         return True
 
     def _save(self) -> None:
-        content = {**self._heading, "mean": self._means(), "results": self._results}
-        self._write(self.path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        content = {**self._heading, **self.summary(), "mean": self._means(), "results": self._results}
+        self._write(self.path, (json_text(content, indent=2) + "\n").encode())
 
-    def _means(self) -> dict[str, dict[str, float]]:
+    def _means(self) -> dict[str, dict[str, float | None]]:
+        """The means over the results that have the number; None where none has."""
         pairs = self._results[0]["pairs"] if self._results else {}
-        return {
-            pair: {key: fmean(result["pairs"][pair][key] for result in self._results) for key in numbers}
-            for pair, numbers in pairs.items()
-        }
+
+        def mean(pair: str, key: str) -> float | None:
+            found = [result["pairs"][pair][key] for result in self._results]
+            return fmean(known) if (known := [number for number in found if number is not None]) else None
+
+        return {pair: {key: mean(pair, key) for key in numbers} for pair, numbers in pairs.items()}

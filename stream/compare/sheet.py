@@ -1,15 +1,15 @@
 """The labelled sheet of a comparison: the image, then each model's depth in the same colours.
 
 Invariant: near is bright in every pane, and a colour means the same disparity in all panes, up to the scale and shift
-that align each model to the first. A map that is negatively correlated with the first is shown in its own range.
+that align each model to the first. A map that is negatively correlated with the first is shown in its own range. NaN
+marks a pixel without an answer.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 
-from stream.compare.agreement import ScaleShift, fit_scale_shift
+from stream.compare.agreement import ScaleShift, averaged, fit_scale_shift
 from stream.frames import ComparedDepth, Depth, DepthMap, Frame, RgbImage
 from stream.media import cv2
 from stream.render import colormap as colormaps
@@ -65,17 +65,19 @@ class SheetRenderer(BaseRenderer):
         (height, width), title = self.pane_size(frame.size), self._title_height(frame.size)
         sheet = np.full((*self.output_size(frame.size), 3), 255, np.uint8)
         shrunk = [shrink(displayed(one), (height, width)) for one in depth.all]
-        low, high = self.range_policy.range_for(shrunk[0], frame.rgb)
+        masks = [None if one.valid is None else ~np.isnan(x) for one, x in zip(depth.all, shrunk, strict=True)]
+        ends = self.range_policy.range_for(shrunk[0], frame.rgb, frame.time_s, valid=masks[0])
+        ends = ends or (0.0, 1.0)  # the first model knows nothing here; each of the others has its own range
         for number, name in enumerate(("original", *self.models)):
             left = number * (width + GAP_PX)
             pane = sheet[title:, left : left + width]
             if number == 0:
-                pane[...] = shrink(frame.rgb, (height, width))
+                pane[...] = cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
             else:
-                values = shrunk[number - 1]
+                values, valid = shrunk[number - 1], masks[number - 1]
                 if number > 1:
-                    values = self._aligned(values, shrunk[0], (low, high))
-                pane[...] = colormaps.apply(values, low, high, self._table)
+                    values = self._aligned(values, shrunk[0], ends)
+                pane[...] = colormaps.apply(values, *ends, self._table, valid=valid)
             label(sheet[:title, left : left + width], name)
         return sheet
 
@@ -83,8 +85,8 @@ class SheetRenderer(BaseRenderer):
     def _aligned(values: DepthMap, reference: DepthMap, ends: Range) -> DepthMap:
         """Align to the reference; a map that is negatively correlated with it keeps its own range, so that it shows."""
         alignment = fit_scale_shift(values, reference)
-        if alignment.scale == 0:
-            low, high = float(values.min()), float(values.max())
+        if alignment.scale == 0 and not np.isnan(values).all():
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
             scale = (ends[1] - ends[0]) / (high - low) if high > low else 0.0
             alignment = ScaleShift(scale=scale, shift=ends[0] - scale * low)
         return alignment.apply(values)
@@ -102,15 +104,9 @@ class SheetRenderer(BaseRenderer):
         return max(16, self.pane_size(size_hw)[1] // 16)
 
 
-Image = TypeVar("Image", RgbImage, DepthMap)
-
-
-def shrink(image: Image, size_hw: tuple[int, int]) -> Image:
-    """Resize an image or depth map by averaging, to (height, width)."""
-    if image.shape[:2] == size_hw:
-        return image
-    height, width = size_hw
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), image.dtype)
+def shrink(values: DepthMap, size_hw: tuple[int, int]) -> DepthMap:
+    """Resize a depth map by averaging the answers, to (height, width)."""
+    return values if values.shape == size_hw else averaged(values, size_hw[::-1])
 
 
 def label(strip: RgbImage, text: str) -> None:

@@ -5,9 +5,26 @@ Invariant: results come out in the order of the frames.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from stream.channel import Channel
 from stream.frames import Frame, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthChange:
+    """How much depth changes from one frame to the next along the motion of the picture.
+
+    Attributes:
+        raw: mean change of disparity over the pairs of frames, in shares of the maps' robust range (2nd to 98th
+            percentile), as the model computes them.
+        steadied: the same after `--steady`; None without it.
+        pairs: frames that were compared with the one before; the first of a scene is not.
+    """
+
+    raw: float
+    steadied: float | None
+    pairs: int
 
 
 class Inference(ABC):
@@ -16,6 +33,25 @@ class Inference(ABC):
     @property
     def quality_changes(self) -> int:
         """How often the model or its inference size was changed to keep up with `--target-fps`."""
+        return 0
+
+    @property
+    def depth_changes(self) -> tuple[DepthChange | None, ...]:
+        """How steady the values of each model were; empty where nothing measures it, None where no pair was found."""
+        return ()
+
+    @property
+    def waiting(self) -> str:
+        """What the first result waits for ("first window: 12 of 32 frames"); "" once it is there."""
+        return ""
+
+    @property
+    def holds(self) -> int:
+        """Frames that it must hold at once before it can give a result."""
+        return 0
+
+    def kept_bytes(self, size_hw: tuple[int, int]) -> int:  # noqa: ARG002 - most inferences keep nothing
+        """Host memory for what it keeps of frames of `size_hw` beside the frames themselves."""
         return 0
 
     @abstractmethod
@@ -33,3 +69,42 @@ class Inference(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the model; idempotent."""
+
+
+class Wrapped(Inference):
+    """Stands before another inference, whose facts are its own; what it adds is in `stream`.
+
+    Args:
+        inference: closed with this one.
+    """
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+
+    @property
+    def quality_changes(self) -> int:
+        """See `Inference`."""
+        return self._inference.quality_changes
+
+    @property
+    def depth_changes(self) -> tuple[DepthChange | None, ...]:
+        """See `Inference`."""
+        return self._inference.depth_changes
+
+    @property
+    def waiting(self) -> str:
+        """See `Inference`."""
+        return self._inference.waiting
+
+    @property
+    def holds(self) -> int:
+        """See `Inference`."""
+        return self._inference.holds
+
+    def kept_bytes(self, size_hw: tuple[int, int]) -> int:
+        """See `Inference`."""
+        return self._inference.kept_bytes(size_hw)
+
+    def close(self) -> None:
+        """Release the model."""
+        self._inference.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from stream.channel import Channel, Closed, WhenFull
+from stream.channel import Channel, Closed, HeldBack, WhenFull
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
 from stream.infer.base import Inference
@@ -60,7 +60,8 @@ def infer_stream(
 ) -> Iterator[tuple[Frame, Depth]]:
     """Yield (frame, depth) for every frame of the channel until it is closed.
 
-    With a lossless channel (`WhenFull.BLOCK`) it waits until a batch is full; from a live one it takes what is queued.
+    With a lossless channel (`WhenFull.BLOCK`) it waits until a batch is full, or no more frames fit into memory; from a
+    live one it takes what is queued.
 
     Args:
         batch: most frames in one forward pass.
@@ -76,18 +77,22 @@ def infer_stream(
     most_pending = engine.in_flight if may_wait_for_more else 1  # a live frame must not queue behind another
     ended = False
     while not ended or waiting or engine.pending:
+        held_back = False
         while not ended and waiting.wants_more:
             frame = frames.get_nowait()
             if frame is None:
                 if engine.pending or (waiting and not may_wait_for_more):
                     break
                 try:
-                    frame = frames.get()
+                    frame = frames.get_unless_held_back() if waiting else frames.get()
+                except HeldBack:
+                    held_back = True
+                    break
                 except Closed:
                     ended = True
                     break
             waiting.add(frame)
-        is_final = ended or not may_wait_for_more
+        is_final = ended or held_back or not may_wait_for_more
         group = waiting.take() if is_final or not waiting.wants_more else []
         if engine.pending and (not group or engine.pending >= most_pending):
             yield from ordered.release(engine.collect())

@@ -44,7 +44,7 @@ def _available_device(text: str) -> torch.device:
     if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not number.isdigit())):
         raise UsageError(f"unknown device {text!r}", where="--device", allowed="auto, cpu, cuda, cuda:N, mps")
     if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = cuda_devices()
         if int(number or 0) >= count:
             what = f"this machine has {count} CUDA device{'s' if count != 1 else ''}"
             raise UsageError(f"{text}: {what}", where="--device", hint="use --device auto or cpu")
@@ -52,6 +52,11 @@ def _available_device(text: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("mps is not available here", where="--device", hint="use --device auto or cpu")
     return torch.device(kind)
+
+
+def cuda_devices() -> int:
+    """Number of CUDA devices that can be used."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def free_memory_bytes(device: torch.device) -> int | None:

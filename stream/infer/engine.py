@@ -3,10 +3,12 @@
 Invariant: every batch submitted is collected once, in order, and what comes out is finite float32 at source size.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -14,14 +16,15 @@ from torch import Tensor
 
 from stream.config import defaults
 from stream.errors import ModelError, UsageError
-from stream.frames import Depth, Frame
+from stream.frames import Depth, Frame, Intrinsics
 from stream.infer.backends import Backend, choose
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.device import resolve_device, resolve_precision, resolve_threads
 from stream.infer.executor import Phase, SerialExecutor, executor_for
 from stream.infer.geometry import network_size
-from stream.infer.phases import BatchPhases, PendingResults, Slot
+from stream.infer.phases import BatchPhases, PendingResults, Slot, State
+from stream.models.answer import Answer
 from stream.models.registry import LoadedModel, runtime_of
 
 T = TypeVar("T")
@@ -36,6 +39,7 @@ class _Batch:
 
     frames: Sequence[Frame]
     download: "Future[PendingResults]"
+    state: State | None
 
 
 class Engine:
@@ -53,6 +57,8 @@ class Engine:
         batch: most frames in one forward pass; halved when the device runs out of memory.
         input_size: inference size instead of the model's own, see `geometry.network_size`.
         square: squeeze frames to a square network input.
+        refines: depth follows the edges of the frames, see `refine`; else the official upsampling.
+        fov: horizontal field of view of the camera in degrees, for models whose answer depends on it.
         threads: CPU threads of the network; see `device.resolve_threads` for None.
         executor: replaces the device's own, for tests.
 
@@ -76,6 +82,8 @@ class Engine:
         batch: int = defaults().inference.batch,
         input_size: int | None = None,
         square: bool = False,
+        refines: bool = False,
+        fov: float | None = None,
         threads: int | None = None,
         executor: SerialExecutor | None = None,
     ) -> None:
@@ -84,6 +92,9 @@ class Engine:
         self.precision = resolve_precision(
             precision, self.device, self.spec, allowed=choose.precisions(backend, self.device), exact=exact
         )
+        self.refines = refines
+        self.has_refined = False
+        """Whether any depth so far follows the edges of its frame."""
         self._notes: list[str] = []
         self._counters: Counter[str] = Counter()
         self._input_size, self._square = input_size, square
@@ -95,13 +106,17 @@ class Engine:
         self.threads = resolve_threads(threads, self.device, self.spec)
         self._executor = executor or executor_for(self.device, self.threads)
         self._phases = BatchPhases(
-            self.spec, self._executor, batch=batch, notes=self._notes, counters=self._counters
-        )  # fmt: skip
+            self.spec, self._executor, batch=batch, refines=refines, fov=fov, notes=self._notes, counters=self._counters
+        )
+        self._use_inference_size()
         calibration_set = None
         if self.precision == "int8":
             from stream.infer.backends.int8 import CalibrationSet
 
-            calibration_set = CalibrationSet(calibration() if calibration is not None else (), self._phases.preprocess)
+            calibration_set = CalibrationSet(
+                calibration() if calibration is not None else (),
+                lambda frame, size_hw: self._phases.input_of(frame, size_hw, torch.float32, torch.contiguous_format),
+            )
             self._notes += calibration_set.notes
         self._options = choose.BackendOptions(
             model=model, device=self.device, precision=self.precision, batch=batch, threads=self.threads,
@@ -113,9 +128,13 @@ class Engine:
             self._executor.close()
             raise
         self._backend_name = self._backend.name
-        self._fp32: Backend | None = None
+        self._fp32: Eager | None = None
         self._slots = deque(Slot() for _ in range(self.in_flight))
         self._batches: deque[_Batch] = deque()
+        self.is_kept = False
+        """Somebody keeps the model for later: `close` then only ends the present use of it."""
+        self.is_in_use = False
+        """Set by who keeps the model, for the time of a run; ended by `close`."""
 
     @property
     def batch(self) -> int:
@@ -136,6 +155,16 @@ class Engine:
     def counters(self) -> Counter[str]:
         """`precision_fallbacks` (frames), `batch_halvings`, and the backend's."""
         return +self._counters if self._backend is None else self._counters + self._backend.counters
+
+    @property
+    def executor(self) -> SerialExecutor:
+        """Schedules the phases."""
+        return self._executor
+
+    @property
+    def phases(self) -> BatchPhases:
+        """The work of each phase."""
+        return self._phases
 
     @property
     def in_flight(self) -> int:
@@ -161,6 +190,11 @@ class Engine:
             )
         return self._sizes[size_hw]
 
+    def may_refine(self, size_hw: tuple[int, int]) -> bool:
+        """Whether depth of frames of `size_hw` will follow their edges; networks give maps of their input's size."""
+        planned = self.plan_or_none(size_hw)
+        return self.refines and planned is not None and (planned[0] < size_hw[0] or planned[1] < size_hw[1])
+
     def resize(self, input_size: int | None) -> None:
         """Use another inference size from the next frame on; None for the model's own. Nothing may be pending.
 
@@ -178,6 +212,10 @@ class Engine:
             self._input_size = before
             self._sizes.clear()
             raise
+        self._use_inference_size()
+
+    def _use_inference_size(self) -> None:
+        self._phases.inference_size = self._input_size or self.spec.input.size_hw[0]
 
     @property
     def may_change(self) -> bool:
@@ -186,7 +224,7 @@ class Engine:
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
         """Export the network for frames of `size_hw` now, so that the first one need not wait for it."""
-        if (planned := self._plan_or_none(size_hw)) is not None:
+        if (planned := self.plan_or_none(size_hw)) is not None:
             backend = self._open_backend
             self._on_compute_thread(lambda: backend.prepare(planned))
 
@@ -196,7 +234,7 @@ class Engine:
         Args:
             frames, may_measure: see `choose.fastest`.
         """
-        if (planned := self._plan_or_none(size_hw)) is None:
+        if (planned := self.plan_or_none(size_hw)) is None:
             return
         current = self._open_backend
         self._backend = self._on_compute_thread(
@@ -206,13 +244,22 @@ class Engine:
         )  # fmt: skip
         self._backend_name = self._backend.name
 
-    def key(self, frame: Frame) -> tuple[int, int]:
-        """The network input size, which all frames of a batch must share. Raises like `plan`."""
-        return self.plan(frame.size)
+    def key(self, frame: Frame) -> tuple[int, ...]:
+        """What all frames of a batch must share: the network input size, and the frame size if the network needs the
+        aspect ratio. Raises like `plan`."""
+        planned = self.plan(frame.size)
+        return (*planned, *frame.size) if self.spec.needs_aspect else planned
 
-    def infer(self, frames: Sequence[Frame]) -> list[Depth]:
-        """Depth of each frame; nothing may be pending."""
-        self.submit(frames)
+    def _aspect(self, frame: Frame) -> float | None:
+        return frame.size[1] / frame.size[0] if self.spec.needs_aspect else None
+
+    def infer(self, frames: Sequence[Frame], state: State | None = None) -> list[Depth]:
+        """Depth of each frame; nothing may be pending.
+
+        Args:
+            state: of the clip that the frame, only one, is the next of; see `submit`.
+        """
+        self.submit(frames, state)
         return [depth for _, depth in self.collect()]
 
     def network_input(self, frame: Frame, *, count: int = 1) -> Tensor:
@@ -220,23 +267,29 @@ class Engine:
         backend = self._open_backend
 
         def prepared() -> Tensor:
-            x = self._phases.prepare_one(frame, self.key(frame), backend)
+            x = self._phases.prepare_one(frame, self.plan(frame.size), backend)
             return x.expand(count, -1, -1, -1).contiguous(memory_format=backend.memory_format)
 
         return self._on_compute_thread(prepared)
 
     def run_network(self, x: Tensor) -> Tensor:
-        """The network's output for `x`, on the host; for benchmarks."""
+        """The network's (first) output for `x`, on the host; for benchmarks. The pictures have the aspect of `x`."""
         backend = self._open_backend
+        aspect = (x.shape[-1] / x.shape[-2],) if self.spec.needs_aspect else ()
 
         def output() -> Tensor:
             with torch.inference_mode():
-                return backend(x).cpu()
+                found = backend(x, *aspect)
+                return (found[0] if isinstance(found, tuple) else found).cpu()
 
         return self._on_compute_thread(output)
 
-    def submit(self, frames: Sequence[Frame]) -> None:
+    def submit(self, frames: Sequence[Frame], state: State | None = None) -> None:
         """Start computing a batch whose frames have the same `key`.
+
+        Args:
+            state: what is known of earlier frames, by a network that sees several: the batch is one frame, computed by
+                torch, and becomes part of it. Nothing may be pending then. None takes each frame alone.
 
         Raises:
             ValueError: no frames, different keys, or `in_flight` batches are pending.
@@ -245,13 +298,20 @@ class Engine:
         keys = {self.key(frame) for frame in frames}
         if len(keys) != 1 or self.pending >= self.in_flight:
             raise ValueError(f"cannot submit {len(frames)} frames of network sizes {keys}, {self.pending} pending")
-        (size_hw,) = keys
+        size_hw, aspect = self.plan(frames[0].size), self._aspect(frames[0])
         backend, slot, phases, executor = self._open_backend, self._slots[0], self._phases, self._executor
+        compute = partial(phases.compute, backend=backend, aspect=aspect)
+        if state is not None:
+            if self.pending:
+                raise ValueError("the frame before is pending")
+            backend = eager = self.eager(in_fp32=state.in_fp32)
+            self.count_in_fp32(int(state.in_fp32))
+            compute = partial(phases.step, backend=eager, state=state)
         self._slots.rotate(-1)
         inputs = executor.submit(Phase.PREPARE, lambda: phases.prepare(slot, frames, size_hw, backend))
-        outputs = executor.submit(Phase.COMPUTE, lambda: phases.compute(inputs.result(), backend))
-        download = executor.submit(Phase.FINISH, lambda: phases.finish(outputs.result(), frames))
-        self._batches.append(_Batch(frames=frames, download=download))
+        outputs = executor.submit(Phase.COMPUTE, lambda: compute(inputs.result()))
+        download = executor.submit(Phase.FINISH, lambda: phases.finish(outputs.result(), slot))
+        self._batches.append(_Batch(frames=frames, download=download, state=state))
 
     def collect(self) -> list[tuple[Frame, Depth]]:
         """Results of the oldest batch; waits for that batch alone.
@@ -264,17 +324,34 @@ class Engine:
         download = batch.download.result()
         download.downloaded.synchronize()
         return [
-            (frame, self._depth(frame, result if is_finite else self._in_fp32(frame)))
-            for frame, result, is_finite in zip(
-                batch.frames, download.results, download.is_finite.tolist(), strict=True
+            (frame, self.depth(frame, result if is_finite else self._in_fp32(frame, batch.state), refined=refined))
+            for frame, result, is_finite, refined in zip(
+                batch.frames, download.results, download.is_finite.tolist(), download.refined, strict=True
             )
         ]
+
+    def begin(self) -> None:
+        """Start another run with a model that is kept: its counts begin at 0."""
+        self._counters.clear()
+        self._open_backend.counters.clear()
+        self.has_refined, self.is_in_use = False, True
+
+    def drop_pending(self) -> None:
+        """Wait for the batches in flight and drop their results."""
+        while self._batches:
+            future = self._batches.popleft().download
+            if future.exception() is None:
+                future.result().downloaded.synchronize()
 
     def close(self) -> None:
         """Drop what is pending and release the device's memory and the threads; idempotent.
 
-        `backend`, `notes` and `counters` stay readable.
+        `backend`, `notes` and `counters` stay readable. A model that is kept (`is_kept`) stays ready.
         """
+        if self.is_kept:
+            self.drop_pending()
+            self.is_in_use = False
+            return
         self._executor.close()
         for batch in self._batches:
             future = batch.download
@@ -296,33 +373,88 @@ class Engine:
         """The result of `work`, done by the thread that runs the network."""
         return self._executor.submit(Phase.COMPUTE, work).result()
 
-    def _plan_or_none(self, size_hw: tuple[int, int]) -> tuple[int, int] | None:
+    def plan_or_none(self, size_hw: tuple[int, int]) -> tuple[int, int] | None:
         """Like `plan`, but None for a size that is refused: the frame that has it will raise the error."""
         try:
             return self.plan(size_hw)
         except ModelError:
             return None
 
-    def _depth(self, frame: Frame, result: Tensor) -> Depth:
-        values = self._executor.to_array(result)
-        return Depth(values=values, kind=self.spec.output, index=frame.index, model=self.spec.name)
+    def depth(self, frame: Frame, answer: Answer, *, refined: bool) -> Depth:
+        """The depth of a frame from its answer on the host."""
+        self.has_refined |= refined
+        answer = answer.completed()
+        if answer.note and answer.note not in self._notes:
+            self._notes.append(answer.note)
+        confidence, valid, camera = answer.confidence, answer.valid, answer.camera
+        return Depth(
+            values=self._executor.to_array(answer.values),
+            kind=self.spec.output,
+            index=frame.index,
+            model=self.spec.name,
+            valid=None if valid is None else valid.numpy().copy(),
+            intrinsics=None if camera is None else _intrinsics(camera),
+            confidence=None if confidence is None else self._executor.to_array(confidence),
+            refined=refined,
+        )
 
-    def _in_fp32(self, frame: Frame) -> Tensor:
-        """The frame's depth, computed again in fp32: float32 H×W on the host."""
+    def eager(self, *, in_fp32: bool = False) -> Eager:
+        """The network in torch, for a model that sees several frames.
+
+        Args:
+            in_fp32: a copy that computes again what was not finite.
+        """
+        if in_fp32:
+            return self._safe()
+        backend = self._open_backend
+        if not isinstance(backend, Eager):  # found for an earlier run that took each frame alone
+            backend = Eager(
+                placed(self.model.network, self.spec, self.device, self.precision), self.precision, batch=self.batch
+            )
+            self._backend, self._backend_name = backend, backend.name
+        return backend
+
+    def count_in_fp32(self, frames: int) -> None:
+        """Count frames that are computed in fp32 because the engine's own precision gave no finite depth."""
+        self._counters["precision_fallbacks"] += frames
+
+    def not_finite(self, frame: Frame) -> ModelError:
+        """The error for a frame without finite depth."""
+        what = f"the depth of {frame.name or f'frame {frame.index}'} is not finite in fp32"
+        is_from_file = bool(self.spec.weights.file)
+        hint = "the weights file may be damaged" if is_from_file else "the module must give finite numbers"
+        return ModelError(what, where=self.spec.name, hint=hint)
+
+    def _in_fp32(self, frame: Frame, state: State | None) -> Answer:
+        """The frame's depth, computed again in fp32: on the host."""
         depth_map = None
-        if self.precision != "fp32":
-            depth_map = self._on_compute_thread(lambda: self._recomputed(frame))
+        if self.precision != "fp32" and not (state is not None and state.in_fp32):
+            depth_map = self._on_compute_thread(lambda: self._recomputed(frame, state))
         if depth_map is None:
-            what = f"the depth of {frame.name or f'frame {frame.index}'} is not finite in fp32"
-            raise ModelError(what, where=self.spec.name, hint="the weights file may be damaged")
+            raise self.not_finite(frame)
         return depth_map
 
-    def _recomputed(self, frame: Frame) -> Tensor | None:
+    def _safe(self) -> Eager:
         if self._fp32 is None:
             self._fp32 = Eager(placed(self.model.network, self.spec, self.device, "fp32"), "fp32", batch=1)
             self._notes.append(f"{self.spec.name} gave non-finite depth in {self.precision}: such frames use fp32")
-        self._counters["precision_fallbacks"] += 1
+        return self._fp32
+
+    def _recomputed(self, frame: Frame, state: State | None) -> Answer | None:
+        backend = self._safe()
+        self.count_in_fp32(1)
         with torch.inference_mode(), self._executor.computing(None):
-            x = self._phases.prepare_one(frame, self.key(frame), self._fp32)
-            (output,) = self._phases.compute([x], self._fp32)
+            x = self._phases.prepare_one(frame, self.plan(frame.size), backend)
+            if state is None:
+                (output,) = self._phases.compute([x], backend, self._aspect(frame))
+            else:  # what is known of the frames before may be what is not finite
+                state.past, state.in_fp32 = None, True
+                (output,) = self._phases.step([x], backend, state)
             return self._phases.finish_one(output, frame)
+
+
+def _intrinsics(camera: Tensor) -> Intrinsics | None:
+    """Intrinsics of a float32 4-vector; None if no camera has these."""
+    fx, fy, cx, cy = camera.tolist()
+    is_possible = all(map(math.isfinite, (fx, fy, cx, cy))) and min(fx, fy) > 0
+    return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy) if is_possible else None

@@ -39,12 +39,20 @@ class Event(Protocol):
         """Block the host until the point is reached."""
         ...
 
+    def query(self) -> bool:
+        """Whether the point is reached."""
+        ...
+
 
 class _Reached:
     """Without queues every point is reached as soon as it is recorded."""
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
+
+    def query(self) -> bool:
+        """It is."""
+        return True
 
 
 class SerialExecutor:
@@ -243,9 +251,19 @@ class CudaExecutor(SerialExecutor):
 
     @contextmanager
     def computing(self, after: Event | None) -> Iterator[None]:
-        """See `SerialExecutor`."""
-        with self._on(self._compute, after):
-            yield
+        """See `SerialExecutor`; fp32 means fp32 here.
+
+        By default cuDNN convolves fp32 tensors in TF32, which has ten bits of mantissa. On an H200, `dpt_hybrid_384`
+        was off by 0.16 standard deviations and eight other models by 3e-3 to 9e-3; without TF32 by 1.3e-4 and at most
+        2e-5.
+        """
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            with self._on(self._compute, after):
+                yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
     @contextmanager
     def downloading(self, after: Event | None) -> Iterator[None]:

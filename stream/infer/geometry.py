@@ -37,6 +37,8 @@ def network_size(
         return policy.size_hw
     box = policy.size_hw if input_size is None else _box(policy, input_size)
     multiple = policy.multiple_of
+    if policy.widest is not None and not square:
+        box = _reduced(policy, size_hw, box)
     if square or not policy.keep_aspect:
         bounds = (box[0], box[0] if square else box[1])
         # Not the bound itself: the official code multiplies by a scale, whose rounding decides ties.
@@ -60,12 +62,43 @@ def network_size(
 
 
 def _box(policy: InputPolicy, input_size: int) -> tuple[int, int]:
-    if policy.fit is Fit.AREA:
+    if policy.fit is Fit.AREA or not policy.keep_aspect:
         return input_size, input_size * policy.size_hw[1] // policy.size_hw[0]
     return input_size, input_size
 
 
+def longer_side_hw(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width) scaled so that the longer side is `longest`; half a pixel is rounded to even, but not to 0."""
+    scale = longest / max(size_hw)
+    height, width = (longest if side == max(size_hw) else max(1, round(side * scale)) for side in size_hw)
+    return height, width
+
+
+_OFFICIAL_WIDEST = 1.777
+"""What Video-Depth-Anything multiplies by, beyond its limit of 1.78."""
+
+
+def _reduced(policy: InputPolicy, size_hw: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """The box for a picture that is wider or higher than `policy.widest`."""
+    ratio = max(size_hw) / min(size_hw)
+    if policy.widest is None or ratio <= policy.widest:
+        return box
+    side = round(int(box[0] * _OFFICIAL_WIDEST / ratio) / policy.multiple_of) * policy.multiple_of
+    side = max(side, policy.multiple_of)
+    return side, side
+
+
 def _fit(fit: Fit, size_hw: tuple[int, int], box: tuple[int, int], multiple: int) -> tuple[int, int]:
+    if fit is Fit.LONGER_SIDE:
+        height, width = (_rounded_up(side, multiple) for side in longer_side_hw(size_hw, box[0]))
+        return height, width
+    if fit is Fit.SHORTER_SIDE:
+        scale = box[0] / min(size_hw)
+        return _rounded(size_hw[0] * scale, multiple), _rounded(size_hw[1] * scale, multiple)
+    if fit is Fit.TOKENS:
+        tokens, aspect = round((box[0] / multiple) ** 2), size_hw[1] / size_hw[0]
+        rows, columns = (max(1, round(math.sqrt(count))) for count in (tokens / aspect, tokens * aspect))
+        return rows * multiple, columns * multiple
     scale_h, scale_w = box[0] / size_hw[0], box[1] / size_hw[1]
     if fit is Fit.LOWER_BOUND:
         scale = max(scale_h, scale_w)
@@ -81,6 +114,11 @@ def _within(fit: Fit, side: float, bound: int, multiple: int) -> int:
     if fit is Fit.LOWER_BOUND:
         return _rounded(side, multiple, low=bound)
     return _rounded(side, multiple, high=bound if fit is Fit.UPPER_BOUND else None)
+
+
+def _rounded_up(side: int, multiple: int) -> int:
+    """Round to the nearest multiple, ties up; at least one multiple."""
+    return max((side + multiple // 2) // multiple * multiple, multiple)
 
 
 def _rounded(side: float, multiple: int, *, low: int = 0, high: int | None = None) -> int:

@@ -1,25 +1,36 @@
 """The phases of a batch on a device: frames to network inputs, the network, network outputs to depth maps on the host.
 
-Invariant: the host waits for nothing but the last upload from the buffer that it is about to overwrite, and a batch for
-which the device has no memory is split in halves until its parts fit.
+Invariant: the host waits for nothing but the last upload from the buffer that it is about to overwrite and, in windows,
+the upload of a frame that refines its map; a batch for which the device has no memory is split in halves until its
+parts fit.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from stream.errors import ModelError
-from stream.frames import Frame
+from stream.frames import Frame, RgbImage
 from stream.infer.backends import Backend
+from stream.infer.backends.eager import Eager
 from stream.infer.executor import Event, SerialExecutor
-from stream.infer.preprocess import Preprocessor, to_frame_size
+from stream.infer.joining import Joined
+from stream.infer.preprocess import Preprocessor, resized_on_host
+from stream.infer.refine import refine
+from stream.models.answer import Answer, View
+from stream.models.memory import is_out_of_memory
+from stream.models.registry import answer_of
 from stream.models.spec import ModelSpec
+from stream.models.temporal import Past
 
-_CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
-"""Found in the message of the ordinary RuntimeError that torch raises when the host has no memory."""
+_NOTHING_TO_REFINE = "--refine changes nothing in images that are no larger than the network's map of them"
+
+Outputs = tuple[Tensor, ...]
+"""What a network computed for one picture, without the batch axis; of most networks one map h×w."""
 
 
 @dataclass(kw_only=True)
@@ -28,12 +39,16 @@ class Slot:
 
     Attributes:
         host, device: flat uint8, made by the first batch and replaced when a batch is larger.
+        images: uint8 H×W×3 each, in the device buffer: the frames, or what OpenCV made of them.
+        frames: the frames of the batch.
         uploaded: the device buffer holds the frames; the host buffer is free.
-        computed: the network inputs exist; the device buffer is free.
+        computed: the network inputs exist, and what refines the maps has ended; the device buffer is free.
     """
 
     host: Tensor | None = None
     device: Tensor | None = None
+    images: Sequence[Tensor] = ()
+    frames: Sequence[Frame] = ()
     uploaded: Event | None = None
     computed: Event | None = None
 
@@ -44,14 +59,34 @@ class PendingResults:
 
     Attributes:
         on_device: sources of the copies, kept so that no later batch reuses their memory before the copies have ended.
-        results: float32 H×W each, valid once `downloaded` is reached.
+        results: the answer of each frame on the host, valid once `downloaded` is reached.
         is_finite: bool N, likewise.
+        refined: whether each of the results follows the edges of its frame.
     """
 
     on_device: Sequence[Tensor]
-    results: Sequence[Tensor]
+    results: Sequence[Answer]
     is_finite: Tensor
+    refined: Sequence[bool]
     downloaded: Event
+
+
+@dataclass(kw_only=True)
+class State:
+    """What a network knows of the earlier frames of one clip, frame by frame; a new clip gets a new one.
+
+    Attributes:
+        past: see `TemporalNetwork.step`; None before the first frame.
+        in_fp32: an output was not finite: the rest of the clip is computed in fp32, from a new past.
+    """
+
+    past: Past | None = None
+    in_fp32: bool = False
+
+
+def _is_finite(outputs: Outputs) -> Tensor:
+    """bool, 0-D, on the device."""
+    return torch.stack([torch.isfinite(x).all() for x in outputs]).all()
 
 
 class BatchPhases:
@@ -61,13 +96,27 @@ class BatchPhases:
         spec: the model.
         executor: what orders the work on the device.
         batch: most frames in one forward pass; halved when the device runs out of memory.
+        refines: depth follows the edges of the frames, see `refine`.
+        fov: see `View`.
         notes, counters: where fallbacks are recorded.
     """
 
     def __init__(
-        self, spec: ModelSpec, executor: SerialExecutor, *, batch: int, notes: list[str], counters: Counter[str]
+        self,
+        spec: ModelSpec,
+        executor: SerialExecutor,
+        *,
+        batch: int,
+        refines: bool,
+        fov: float | None = None,
+        notes: list[str],
+        counters: Counter[str],
     ) -> None:
         self.batch = batch
+        self._refines, self._fov = refines, fov
+        self.inference_size = spec.input.size_hw[0]
+        """N, which the size of a network's input follows from; only changed while nothing is pending."""
+        self._answer = answer_of(spec)
         self.preprocess = Preprocessor(spec.input, executor.device)
         self._spec, self._executor, self._notes, self._counters = spec, executor, notes, counters
 
@@ -80,30 +129,97 @@ class BatchPhases:
             ModelError: they do not fit into the device's memory.
         """
         with torch.inference_mode():
-            images = self._upload(slot, frames)
+            slot.frames, resample = frames, self._spec.input.resample
+            arrays = [frame.rgb for frame in frames]
+            resized = [self._resized(rgb, size_hw) for rgb in arrays] if resample.is_on_host else []
+            images = slot.images = self._upload(slot, arrays if self._refines else resized or arrays)
             with self._executor.computing(slot.uploaded):
                 try:
+                    if resized and self._refines:  # `refine` needs the frames, the network what became of them
+                        images = [torch.tensor(rgb, device=self._executor.device) for rgb in resized]
                     inputs = [self.preprocess(x, size_hw, backend.dtype, backend.memory_format) for x in images]
                 except torch.OutOfMemoryError as error:
                     raise self._too_large(len(frames)) from error
-                slot.computed = self._executor.event()  # the network does not read the slot
+                slot.computed = self._executor.event()  # the network does not read the slot; `finish` may
             return inputs
 
     def prepare_one(self, frame: Frame, size_hw: tuple[int, int], backend: Backend) -> Tensor:
-        """The network input of one frame, 1×3×h×w, made without a slot."""
-        image = torch.tensor(frame.rgb, device=self._executor.device)
-        return self.preprocess(image, size_hw, backend.dtype, backend.memory_format)
+        """The network input of one frame, 1×3×h×w, made without a slot. Raises like `prepare`."""
+        try:
+            return self.input_of(frame, size_hw, backend.dtype, backend.memory_format)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise self._too_large(1) from error
+            raise
 
-    def compute(self, inputs: Sequence[Tensor], backend: Backend) -> Sequence[Tensor]:
-        """Run the network; h×w for each input.
+    def input_of(
+        self, frame: Frame, size_hw: tuple[int, int], dtype: torch.dtype, memory_format: torch.memory_format
+    ) -> Tensor:
+        """See `prepare_one`."""
+        is_on_host = self._spec.input.resample.is_on_host
+        rgb = self._resized(frame.rgb, size_hw) if is_on_host else frame.rgb
+        image = torch.tensor(rgb, device=self._executor.device)
+        return self.preprocess(image, size_hw, dtype, memory_format)
+
+    def compute(self, inputs: Sequence[Tensor], backend: Backend, aspect: float | None = None) -> Sequence[Outputs]:
+        """Run the network.
+
+        Args:
+            aspect: W / H of the frames, for a network that needs it.
 
         Raises:
             ModelError: even one input does not fit into the device's memory.
         """
+        further = () if aspect is None else (aspect,)
+
+        def outputs_of(x: Tensor) -> Sequence[Outputs]:
+            found = backend(x, *further)
+            return list(zip(*(y.unbind() for y in (found if isinstance(found, tuple) else (found,))), strict=True))
+
+        return self._in_parts(inputs, outputs_of, backend)
+
+    def features(self, inputs: Sequence[Tensor], backend: Eager) -> Sequence[Outputs]:
+        """What a network that sees several frames at once computes of each alone. Raises like `compute`."""
+        return self._in_parts(inputs, backend.temporal.features, backend)
+
+    def window(self, features: Sequence[Outputs], backend: Eager, *, count: int) -> Sequence[Tensor]:
+        """The maps of the first `count` frames of a window; it cannot be computed in parts, as each frame sees all.
+
+        Raises:
+            ModelError: it does not fit into the device's memory.
+        """
+        with torch.inference_mode(), self._executor.computing(None):
+            try:
+                return backend.temporal.window(features, count=count).unbind()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise self._too_large(len(features), in_window=True) from error
+                raise
+
+    def step(self, inputs: Sequence[Tensor], backend: Eager, state: State) -> Sequence[Outputs]:
+        """The map of the next frame of a clip; it becomes part of `state`.
+
+        Raises:
+            ModelError: the frame does not fit into the device's memory.
+        """
+        (x,) = inputs
+        with torch.inference_mode(), self._executor.computing(None):
+            try:
+                output, state.past = backend.temporal.step(x, state.past)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise self._too_large(1) from error
+                raise
+            return [(output[0],)]
+
+    def _in_parts(
+        self, inputs: Sequence[Tensor], run: Callable[[Tensor], Sequence[Outputs]], backend: Backend
+    ) -> Sequence[Outputs]:
+        """What `run` makes of each input; they are given to it in batches."""
         device = self._executor.device
         with torch.inference_mode(), self._executor.computing(None):
             # Retrying outside the `except` matters: the exception keeps the tensors of the failed attempt alive.
-            while (outputs := self._attempt(inputs, backend)) is None:
+            while (outputs := self._attempt(inputs, run)) is None:
                 tried = min(self.batch, len(inputs))
                 if tried == 1:
                     raise self._too_large(1)
@@ -114,7 +230,7 @@ class BatchPhases:
                     torch.cuda.empty_cache()
             return outputs
 
-    def finish(self, outputs: Sequence[Tensor], frames: Sequence[Frame]) -> PendingResults:
+    def finish(self, outputs: Sequence[Outputs], slot: Slot) -> PendingResults:
         """Resize network outputs to the frames' sizes and start copying them to the host.
 
         Raises:
@@ -123,32 +239,87 @@ class BatchPhases:
         with torch.inference_mode():
             with self._executor.computing(None):
                 try:
-                    maps = [
-                        to_frame_size(output, frame.size, self._spec.upsample)
-                        for output, frame in zip(outputs, frames, strict=True)
+                    answers = [
+                        self._at_frame_size(*triple) for triple in zip(outputs, slot.frames, slot.images, strict=True)
                     ]
                 except torch.OutOfMemoryError as error:
-                    raise self._too_large(len(frames)) from error
-                # The network's output is checked, not the upsampled map: at 1080p that takes 8 ms on a CPU.
-                is_finite = torch.stack([torch.isfinite(output).all() for output in outputs])
+                    raise self._too_large(len(outputs)) from error
+                # The network's outputs are checked, not the upsampled map: at 1080p that takes 8 ms on a CPU.
+                is_finite = torch.stack([_is_finite(output) for output in outputs])
                 computed = self._executor.event()
+                if self._refines:
+                    slot.computed = computed
             with self._executor.downloading(computed):
                 return PendingResults(
-                    on_device=[*maps, is_finite],
-                    results=[self._executor.to_host(depth_map) for depth_map in maps],
+                    on_device=[*chain.from_iterable(answer.tensors for answer in answers), is_finite],
+                    results=[self._on_host(answer) for answer in answers],
                     is_finite=self._executor.to_host(is_finite),
+                    refined=[self._may_refine(*pair) for pair in zip(answers, slot.images, strict=True)],
                     downloaded=self._executor.event(),
                 )
 
-    def finish_one(self, output: Tensor, frame: Frame) -> Tensor | None:
-        """The depth map of one frame, float32 H×W on the host; None if the network's output is not finite."""
-        if not torch.isfinite(output).all():
+    def finish_one(self, output: Outputs, frame: Frame) -> Answer | None:
+        """The answer of one frame on the host; None if the network's output is not finite."""
+        if not _is_finite(output):
             return None
-        return to_frame_size(output, frame.size, self._spec.upsample).cpu()
+        image = torch.tensor(frame.rgb, device=output[0].device)
+        return self._at_frame_size(output, frame, image).map(Tensor.cpu)
 
-    def _upload(self, slot: Slot, frames: Sequence[Frame]) -> Sequence[Tensor]:
-        """Copy frames into the slot; returns uint8 H×W×3 views on the device."""
-        total = sum(frame.rgb.size for frame in frames)
+    def _at_frame_size(self, output: Outputs, frame: Frame, image: Tensor) -> Answer:
+        """The answer of a frame on the device; `image` is the frame, uint8 H×W×3, wherever it may be refined."""
+        view = View(size_hw=frame.size, intrinsics=frame.intrinsics, fov=self._fov)
+        answer = self._answer(self._spec, output, view)
+        if answer.note and answer.note not in self._notes:
+            self._notes.append(answer.note)
+        return self._refined(answer, image)
+
+    def finish_joined(self, joined: Joined, frame: Frame) -> PendingResults:
+        """Like `finish`, for a frame whose map is joined from windows and known to be finite."""
+        with torch.inference_mode():
+            with self._executor.computing(None):
+                upsample = self._spec.upsample
+                try:
+                    answer = Answer(values=joined.at(frame.size, upsample).contiguous())
+                    refined = False
+                    if self._refines:
+                        answer = replace(answer, network=joined.at(None, upsample))
+                        image = torch.tensor(frame.rgb, device=self._executor.device)
+                        refined = self._may_refine(answer, image)
+                        answer = self._refined(answer, image)
+                except torch.OutOfMemoryError as error:
+                    raise self._too_large(1) from error
+                computed = self._executor.event()
+            with self._executor.downloading(computed):
+                return PendingResults(
+                    on_device=answer.tensors,
+                    results=[self._on_host(answer)],
+                    is_finite=torch.ones(1, dtype=torch.bool),
+                    refined=[refined],
+                    downloaded=self._executor.event(),
+                )
+
+    def _refined(self, answer: Answer, image: Tensor) -> Answer:
+        if self._refines:
+            if answer.network is not None and self._may_refine(answer, image):
+                refine(answer.values, answer.network, image, self._spec.output)
+            elif _NOTHING_TO_REFINE not in self._notes:
+                self._notes.append(_NOTHING_TO_REFINE)
+        return answer
+
+    def _on_host(self, answer: Answer) -> Answer:
+        return answer.map(self._executor.to_host)
+
+    def _resized(self, rgb: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+        return resized_on_host(rgb, size_hw, self._spec.input.resample, longest=self.inference_size)
+
+    def _may_refine(self, answer: Answer, image: Tensor) -> bool:
+        if not self._refines or answer.network is None:
+            return False
+        return answer.network.shape[0] < image.shape[0] or answer.network.shape[1] < image.shape[1]
+
+    def _upload(self, slot: Slot, arrays: Sequence[RgbImage]) -> Sequence[Tensor]:
+        """Copy images into the slot; returns uint8 H×W×3 views on the device."""
+        total = sum(rgb.size for rgb in arrays)
         if slot.uploaded is not None:
             slot.uploaded.synchronize()  # the copy engine may still read the host buffer
         if slot.host is None or slot.device is None or slot.host.numel() < total:
@@ -156,36 +327,40 @@ class BatchPhases:
                 slot.host = self._executor.host_buffer(total)
                 slot.device = self._executor.device_buffer(slot.host)
             except torch.OutOfMemoryError as error:
-                raise self._too_large(len(frames)) from error
+                raise self._too_large(len(arrays)) from error
         host = slot.host.numpy()
         images, offset = [], 0
-        for frame in frames:
-            end = offset + frame.rgb.size
-            host[offset:end] = frame.rgb.reshape(-1)
-            images.append(slot.device[offset:end].view(frame.rgb.shape))
+        for rgb in arrays:
+            end = offset + rgb.size
+            host[offset:end] = rgb.reshape(-1)
+            images.append(slot.device[offset:end].view(rgb.shape))
             offset = end
         with self._executor.uploading(slot.computed):
             slot.device[:total].copy_(slot.host[:total], non_blocking=True)
             slot.uploaded = self._executor.event()
         return images
 
-    def _attempt(self, inputs: Sequence[Tensor], backend: Backend) -> Sequence[Tensor] | None:
-        """h×w of each input, or None if the device runs out of memory."""
+    def _attempt(
+        self, inputs: Sequence[Tensor], run: Callable[[Tensor], Sequence[Outputs]]
+    ) -> Sequence[Outputs] | None:
+        """The outputs for each input, or None if the device runs out of memory."""
         try:
-            outputs: list[Tensor] = []
+            outputs: list[Outputs] = []
             for start in range(0, len(inputs), self.batch):
                 group = inputs[start : start + self.batch]
-                outputs += backend(group[0] if len(group) == 1 else torch.cat(list(group))).unbind()
+                outputs += run(group[0] if len(group) == 1 else torch.cat(list(group)))
             return outputs
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or _CPU_OUT_OF_MEMORY in str(error):
+            if is_out_of_memory(error):
                 return None
             raise
 
-    def _too_large(self, frames: int) -> ModelError:
+    def _too_large(self, frames: int, *, in_window: bool = False) -> ModelError:
         count = f"{frames} frames do" if frames > 1 else "one frame does"
+        less = "--temporal stream, a smaller --input-size" if in_window else "a smaller --input-size or --batch"
+        elsewhere = "" if in_window or self._executor.device.type == "cpu" else ", or --device cpu"
         return ModelError(
             f"{count} not fit into the memory of {self._executor.device}",
             where=self._spec.name,
-            hint="use a smaller --input-size or --batch, --precision fp16, or --device cpu",
+            hint=f"use {less}, {'' if elsewhere else 'or '}--precision fp16{elsewhere}",
         )

@@ -1,6 +1,7 @@
-"""Resizes frames to network inputs and network outputs to depth maps, on the device and in float.
+"""Resizes frames to network inputs.
 
-Invariant: no frame is resized as uint8, which would clip bicubic overshoot (differences of 0.14 in [0, 1]).
+Invariant: a frame is resized on the device and in float, without clipping bicubic overshoot (differences of 0.14 in
+[0, 1]), unless its model's official script resizes uint8 images: then by OpenCV, as there, before it is uploaded.
 """
 
 from functools import lru_cache
@@ -10,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stream.frames import RgbImage
+from stream.infer.geometry import longer_side_hw
+from stream.media import cv2
+from stream.models.resize import resize
 from stream.models.spec import InputPolicy, Resample
 
 _STRIP_PIXELS = {"cpu": 2**17}
@@ -17,22 +22,7 @@ _STRIP_PIXELS = {"cpu": 2**17}
 _STRIP_PIXELS_GPU = 2**25  # 400 MB as floats: few launches, bounded memory
 
 
-def resize(x: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
-    """Resize float N×C×H×W to N×C×h×w; bicubic uses a = −0.75, no antialiasing and replicated borders."""
-    if tuple(x.shape[-2:]) == size_hw:
-        return x
-    match resample:
-        case Resample.BICUBIC:
-            return F.interpolate(x, size=size_hw, mode="bicubic", align_corners=False)
-        case Resample.BILINEAR:
-            return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=False)
-        case Resample.BILINEAR_ANTIALIAS:
-            return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=False, antialias=True)
-        case Resample.BILINEAR_CORNERS:
-            return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=True)
-
-
-def _antialiased(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
+def antialiased(rgb: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Resize uint8 H×W×3 to float32 1×3×h×w in [0, 255], bilinear with antialiasing.
 
     Resizes the width first, strip by strip, then the height, which is torch's own order. The result is bit-identical to
@@ -107,6 +97,26 @@ def _summed_by_taps(table: Tensor, which: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
+def resized_on_host(rgb: RgbImage, size_hw: tuple[int, int], resample: Resample, *, longest: int) -> RgbImage:
+    """Resize uint8 H×W×3 to uint8 h×w×3 by a method with `Resample.is_on_host`.
+
+    Args:
+        longest: the longer side after the first of two steps: the inference size.
+    """
+    if resample is Resample.OPENCV_LINEAR:
+        return _by_opencv(rgb, size_hw, cv2.INTER_LINEAR)
+    for target in (longer_side_hw((rgb.shape[0], rgb.shape[1]), longest), size_hw):
+        is_larger = target[0] > rgb.shape[0] or target[1] > rgb.shape[1]
+        rgb = _by_opencv(rgb, target, cv2.INTER_CUBIC if is_larger else cv2.INTER_AREA)
+    return rgb
+
+
+def _by_opencv(rgb: RgbImage, size_hw: tuple[int, int], method: int) -> RgbImage:
+    if rgb.shape[:2] == size_hw:
+        return rgb
+    return cv2.resize(rgb, (size_hw[1], size_hw[0]), interpolation=method).astype(np.uint8, copy=False)
+
+
 class Preprocessor:
     """Makes network inputs according to a model's policy.
 
@@ -133,14 +143,9 @@ class Preprocessor:
         if tuple(rgb.shape[:2]) == size_hw:
             x = rgb.permute(2, 0, 1)[None].float()
         elif self._resample is Resample.BILINEAR_ANTIALIAS:
-            x = _antialiased(rgb, size_hw)
+            x = antialiased(rgb, size_hw)
         elif self._resample is Resample.BICUBIC:
             x = _bicubic(rgb, size_hw)
         else:
             x = resize(rgb.permute(2, 0, 1)[None].float(), size_hw, self._resample)
         return ((x - self._mean) / self._std).to(dtype, memory_format=memory_format)
-
-
-def to_frame_size(output: Tensor, size_hw: tuple[int, int], resample: Resample) -> Tensor:
-    """Resize a network output h×w to contiguous float32 H×W."""
-    return resize(output.float()[None, None], size_hw, resample)[0, 0].contiguous()

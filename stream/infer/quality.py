@@ -15,7 +15,8 @@ LADDER = (0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0)
 SMOOTHING = 0.2
 """Weight of the newest duration in a step's moving average."""
 SETTLE = 8
-"""Frames at a step before it is judged. The first is not measured, as buffers are allocated then."""
+"""Frames at a step before it is judged: a number of measurements, whatever time they take. The first is not measured,
+as buffers are allocated then."""
 TOO_SLOW, HEADROOM = 1.05, 0.75
 """Fractions of the time available for a frame. Step down if a frame takes more than `TOO_SLOW` of it; step up if the
 next step should take at most `HEADROOM` of it."""

@@ -11,6 +11,7 @@ from stream.channel import Channel
 from stream.errors import ModelError
 from stream.frames import Depth, Frame, Result
 from stream.infer.base import Inference
+from stream.infer.temporal import Stepper, streaming_bytes
 from stream.notes import announce, logger
 
 if TYPE_CHECKING:
@@ -20,12 +21,25 @@ if TYPE_CHECKING:
 class Switching(Inference):
     """Runs one of several loaded models; the choice may change between two frames.
 
+    Args:
+        engines: closed with this one.
+        is_live: see `temporal.Clips`.
+        remembers: for each, whether it takes frames together with those before them, see `temporal.Streaming`; None for
+            no. A model that was not in use meanwhile begins a clip.
+
     Attributes:
         current: index of the model in use; may be set from any thread.
     """
 
-    def __init__(self, engines: Sequence["Engine"]) -> None:
+    def __init__(
+        self, engines: Sequence["Engine"], *, is_live: bool = True, remembers: Sequence[bool] | None = None
+    ) -> None:
         self._engines = tuple(engines)
+        flags = remembers or [False] * len(engines)
+        self._steppers = [
+            Stepper(engine, is_live=is_live) if flag else None for engine, flag in zip(engines, flags, strict=True)
+        ]
+        self._last: Engine | None = None
         self.current = 0
 
     @property
@@ -45,7 +59,15 @@ class Switching(Inference):
             yield frame, self._computed(engine, frame)
 
     def _computed(self, engine: "Engine", frame: Frame) -> Depth:
-        return engine.infer([frame])[0]
+        stepper = self._steppers[self._engines.index(engine)]
+        if stepper is not None and engine is not self._last:
+            stepper.restart()
+        self._last = engine
+        return engine.infer([frame])[0] if stepper is None else stepper.infer(frame)
+
+    def kept_bytes(self, size_hw: tuple[int, int]) -> int:
+        """See `Inference`."""
+        return sum(streaming_bytes(stepper.engine, size_hw) for stepper in self._steppers if stepper is not None)
 
     def close(self) -> None:
         """Release the models."""
@@ -59,6 +81,7 @@ class Adaptive(Switching):
     Args:
         engines: best quality first.
         target_fps: frames per second to reach.
+        remembers: see `Switching`.
         clock: monotonic seconds.
     """
 
@@ -67,9 +90,10 @@ class Adaptive(Switching):
         engines: Sequence["Engine"],
         *,
         target_fps: float,
+        remembers: Sequence[bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(engines)
+        super().__init__(engines, remembers=remembers)
         from stream.infer.quality import QualityControl, sizes, steps
 
         policies = [engine.spec.input for engine in engines]

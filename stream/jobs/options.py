@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from stream.config import Config, Panel
-from stream.errors import ConfigError
+from stream.config import Config, Panel, all_keys, fields, unknown_key
+from stream.errors import ConfigError, UsageError
+from stream.jobs.keys import RENDER_KEYS
+
+_LONGEST_REPR = 80
+"""Characters of a value in an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,11 @@ class Option:
         return self.flags[-1]
 
     @property
+    def is_repeatable(self) -> bool:
+        """Whether its help says that it may be given several times."""
+        return bool(self.rest) or self.metavar == "KEY=VALUE"
+
+    @property
     def default_text(self) -> str:
         """The default as it is typed."""
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
@@ -59,20 +67,6 @@ class Option:
     def name(self) -> str:
         """The keyword in Python."""
         return self.flag.removeprefix("--").replace("-", "_")
-
-
-def fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key as a dotted path, with its field."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from fields(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-def all_keys() -> list[str]:
-    """Every settable key as a dotted path."""
-    return [key for key, _ in fields()]
 
 
 def _options() -> Iterator[Option]:
@@ -122,21 +116,31 @@ def _limits(field: FieldInfo) -> str:
 
 
 OPTIONS: dict[str, Option] = {one.name: one for one in _options()}
-"""Every option by its keyword; each key but `source` and `model.also` has one."""
+"""Every option by its keyword; each key but `source`, `sources` and `model.also` has one."""
 
 
-def set_key(values: MutableMapping[str, Any], key: str, value: object, *, where: str) -> None:
+def set_key(values: MutableMapping[str, Any], key: str, value: object, *, where: str) -> str:
     """Put `value` at the dotted `key` of nested `values`.
+
+    Args:
+        key: a key, or the name of an option: `model` is `model.name`.
+
+    Returns:
+        The key.
 
     Raises:
         ConfigError: the key does not exist.
     """
     if key not in all_keys():
-        raise unknown_key(key, where=where)
+        name = key.removeprefix("--").replace("-", "_")
+        if name not in OPTIONS:
+            raise unknown_key(key, where=where)
+        key = OPTIONS[name].key
     *parents, leaf = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
     values[leaf] = value
+    return key
 
 
 def set_options(
@@ -156,8 +160,7 @@ def set_options(
     labels: dict[str, str] = {}
     for name, value in options.items():
         if name not in OPTIONS:
-            near = difflib.get_close_matches(name, OPTIONS, n=1)
-            raise ConfigError(f"unknown option {name}", hint=f"did you mean {near[0]}?" if near else "")
+            raise ConfigError(f"unknown option {name}", hint=_nearest(name))
         if value is None:
             continue
         found = OPTIONS[name]
@@ -172,6 +175,23 @@ def set_options(
     return labels
 
 
+def _nearest(name: str) -> str:
+    """The hint for an option that does not exist: the one that is typed or kept under this name, or the nearest."""
+    for one in OPTIONS.values():
+        if name.replace("_", "-") in (flag.lstrip("-") for flag in one.flags) or name == one.key.rpartition(".")[2]:
+            return f"did you mean {one.name}?"
+        if one.negative and name.replace("_", "-") == one.negative.lstrip("-"):
+            return f"did you mean {one.name}=False?"
+    near = difflib.get_close_matches(name, OPTIONS, n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _shown(value: object) -> str:
+    """`repr`, shortened where it is long: an array, a network."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}…"
+
+
 def from_options(source: str | None, options: Mapping[str, object], *, base: dict[str, Any] | None = None) -> Config:
     """Config of a source and Python's keywords on top of nested `base` values; None means not given.
 
@@ -181,8 +201,53 @@ def from_options(source: str | None, options: Mapping[str, object], *, base: dic
     values = base if base is not None else {}
     if source is not None:
         values["source"] = source
-    labels = set_options(values, options, label=lambda one, value: f"{one.name}={value!r}")
-    return build(values, where="config", labels=labels)
+    labels = set_options(values, options, label=lambda one, value: f"{one.name}={_shown(value)}")
+    return build(values, where="", labels=labels)
+
+
+def check_only(options: Mapping[str, object], belongs: Callable[[str], bool], *, to: str) -> None:
+    """Refuse options that do not belong to what is loaded or opened.
+
+    Args:
+        belongs: whether the option of a key does.
+        to: what it is, with its article.
+
+    Raises:
+        UsageError: one does not.
+    """
+    for name in options:
+        if name in OPTIONS and not belongs(OPTIONS[name].key):
+            allowed = ", ".join(one.name for one in OPTIONS.values() if belongs(one.key))
+            raise UsageError(f"is an option of a run, not of {to}", where=name, allowed=allowed)
+
+
+def check_free(options: Mapping[str, object], is_fixed: Callable[[str], bool], *, by: str, opener: str) -> None:
+    """Refuse options of a run that were chosen when its model was loaded or its source opened.
+
+    Args:
+        is_fixed: whether the option of a key was.
+        by: what has fixed it.
+        opener: the function that takes the option.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for name, value in options.items():
+        if value is not None and name in OPTIONS and is_fixed(OPTIONS[name].key):
+            raise UsageError(f"cannot be chosen for {by}", where=name, hint=f"give it to {opener}")
+
+
+def from_render_options(source: str, options: Mapping[str, object]) -> Config:
+    """Like `from_options`, for a depth video as the source.
+
+    Raises:
+        ConfigError: an unknown option, a bad value, or an option that only a run with a model has.
+    """
+    for name in options:
+        if name in OPTIONS and OPTIONS[name].key not in RENDER_KEYS:
+            allowed = ", ".join(one.name for one in OPTIONS.values() if one.key in RENDER_KEYS)
+            raise ConfigError("has no effect on a depth video", where=name, allowed=allowed)
+    return from_options(source, options)
 
 
 def build(values: Mapping[str, Any], *, where: str, labels: Mapping[str, str] | None = None) -> Config:
@@ -195,53 +260,4 @@ def build(values: Mapping[str, Any], *, where: str, labels: Mapping[str, str] | 
     Raises:
         ConfigError: an unknown key (with the nearest right one) or a bad value.
     """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
-        if first["type"] == "extra_forbidden":
-            raise unknown_key(path, where=where) from None
-        label = (labels or {}).get(path, f"{where}: {path}")
-        got = first.get("input")
-        is_shown = not isinstance(got, str | int | float) or str(got) in label
-        what, allowed = _explained(first)
-        raise ConfigError(what + ("" if is_shown else f", got {got!r}"), where=label, allowed=allowed) from None
-
-
-_REASONS = {
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be {ge:g} or more",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be {le:g} or less",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "bool": "must be true or false",
-    "string": "must be text",
-    "path": "must be a path",
-    "tuple": "must be a list",
-    "model": "must hold keys of its own",
-}
-"""pydantic's error types, whole or up to the first underscore, in our words."""
-
-
-def _explained(error: Mapping[str, Any]) -> tuple[str, str]:
-    """What is wrong, and what is allowed."""
-    kind, context = str(error["type"]), error.get("ctx", {})
-    if kind == "literal_error":
-        return "unknown value", str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    reason = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0])
-    return (reason.format(**context) if reason else str(error["msg"]).removeprefix("Value error, ")), ""
-
-
-def unknown_key(path: str, *, where: str) -> ConfigError:
-    """The error for a key that does not exist, naming the nearest one."""
-    keys = all_keys()
-    near = difflib.get_close_matches(path, keys + list(Config.model_fields), n=1, cutoff=0.5)
-    if not near:
-        leaf = path.rpartition(".")[2]
-        near = [key for key in keys if key.rpartition(".")[2] == leaf][:1]
-    hint = f"did you mean {near[0]}?" if near else "`depthstream run --print-config` shows every key"
-    return ConfigError(f"unknown key {path}", where=where, hint=hint)
+    return Config.model_validate(values, context={"where": where, "labels": labels})

@@ -106,6 +106,14 @@ class Actions:
             case _:
                 self._view.show_message(f"{name[:20]} cannot be {str(value)[:40]}")
 
+    def take_kind(self, kind: DepthKind) -> None:
+        """What follows is of this kind: a fixed range in the numbers of another one gives way."""
+        before, self._view.kind = self._view.kind, kind
+        fixed = self._view.range_text
+        if before not in (None, kind) and ":" in fixed:
+            self._set_range("ema")
+            self._view.show_message(f"range ema: {fixed} was for numbers of another kind")
+
     def do(self, action: Action) -> None:
         """Carry out an action."""
         view, renderer = self._view, self._view.renderer
@@ -169,10 +177,12 @@ class Actions:
         self._view.show_message(f"overlay {within:.0%}")
 
     def _set_range(self, text: str) -> None:
-        shown = self._view.shown
-        kind = DepthKind.RELATIVE_DISPARITY if shown is None else shown.depth.kind
+        if self._view.kind is None and ":" in text:
+            self._view.show_message(f"range {text} is possible from the first image on")
+            return
         try:
-            self._view.renderer.range_policy = parse_range(text, kind=kind)
+            policy = parse_range(text, kind=self._view.kind or DepthKind.RELATIVE_DISPARITY)
+            self._view.renderer.range_policy = policy
         except ConfigError as error:
             self._view.show_message(str(error))
             return

@@ -4,6 +4,7 @@ Invariant: nothing that a viewer does changes the run's output files. Everything
 except the methods marked "from any thread".
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stream.capture.base import CaptureLog
-from stream.frames import Depth, Frame, RgbImage, SourceInfo
+from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo
 from stream.live.actions import HELP, Actions, Models
 from stream.live.hud import mark_point, recording_dot, write_lines
 from stream.live.numbers import Numbers
 from stream.live.recording import Recorder, encode_npy, encode_png
-from stream.live.view import Shown, View
+from stream.live.view import Shown, View, in_words
 from stream.metrics import Metrics
 from stream.notes import note
 from stream.render import colormap as colormaps
@@ -36,6 +37,7 @@ class Preview:
         renderer: the preview's own; output files have another, so a viewer changes nothing in them.
         models: the models to switch between; None if one is loaded.
         range_text: the `--range` value of the renderer's range policy.
+        kind: of the first result, if it is known.
         record: makes the sink of a recording from its path; None if recording is not possible.
         name: start of the names of snapshots and recordings: `NAME_20261231-235959.png`.
         folder: where snapshots and recordings go.
@@ -54,6 +56,7 @@ class Preview:
         *,
         models: Models | None = None,
         range_text: str = "ema",
+        kind: DepthKind | None = None,
         record: Callable[[Path], Sink] | None = None,
         name: str = "depthstream",
         folder: Path = Path(),
@@ -65,13 +68,15 @@ class Preview:
         self.renderer, self.models = renderer, models
         self.metrics: Metrics | None = None
         self.log: Callable[[], CaptureLog] = CaptureLog
-        self._view = view = View(renderer, range_text=range_text, clock=clock)
+        self._view = view = View(renderer, range_text=range_text, kind=kind, clock=clock)
         self._recorder = Recorder(
             make_sink=record, name=name, folder=folder, say=say, show_message=view.show_message, now=now
         )
         self._actions = Actions(view, self._recorder, models)
         self._writes_text, self._clock = writes_text, clock
         self._waiting, self._drawn_s = "", 0.0
+        self._encoded: tuple[Shown, tuple[bytes, bytes]] | None = None
+        self._encoding = threading.Lock()
         if writes_text:
             view.show_message("press ? for help")
 
@@ -103,6 +108,7 @@ class Preview:
         view = self._view
         if view.frozen and not self.is_recording:
             return None
+        self._actions.take_kind(depth.kind)
         image = self.renderer.render(frame, depth)
         self._recorder.write(frame, depth, image)
         if view.frozen:
@@ -143,7 +149,7 @@ class Preview:
         self._recorder.close()
 
     def depth_at_point(self) -> str | None:
-        """`1.52 m` for metric models, otherwise `disparity 0.4`; None if no point is selected."""
+        """See `View.depth_at_point`."""
         return self._view.depth_at_point()
 
     def numbers(self) -> list[str]:
@@ -178,9 +184,17 @@ class Preview:
         }
 
     def snapshot_files(self) -> tuple[bytes, bytes] | None:
-        """The image on show as PNG, and its raw depth as .npy; None before the first. From any thread."""
-        shown = self._view.shown
-        return None if shown is None else (encode_png(shown.image), encode_npy(shown.depth))
+        """The image on show as PNG, and its raw depth as .npy; None before the first. From any thread.
+
+        Each image is encoded once, whoever asks.
+        """
+        with self._encoding:
+            shown = self._view.shown
+            if shown is None:
+                return None
+            if self._encoded is None or self._encoded[0] is not shown:
+                self._encoded = shown, (encode_png(shown.image), encode_npy(shown.depth))
+            return self._encoded[1]
 
     def recordings(self) -> dict[int, Path]:
         """Finished recordings by number. From any thread."""
@@ -209,6 +223,6 @@ class Preview:
         return "" if self.models is None else self.models.names[self.models.current]
 
     def _range(self) -> str:
-        """What maps to the ends of the colormap; "" before the first image."""
-        shown = self.renderer.current_range
-        return "" if shown is None else "{:.4g} to {:.4g}".format(*shown)
+        """What maps to the ends of the colormap; "" before the first image, and if nothing in it has an answer."""
+        shown, kind = self.renderer.current_range, self._view.kind
+        return "" if shown is None or kind is None else in_words("{:.4g} to {:.4g}".format(*shown), kind)

@@ -124,6 +124,8 @@ class Recorder:
         sink.finish()
         for path in sink.outputs:
             self._finished[len(self._finished)] = Path(path)
+        for warning in sink.warnings:
+            self._say(f"warning: {warning}")
         self._say(f"recorded {', '.join(sink.outputs)}")
         return sink.outputs
 

@@ -3,88 +3,71 @@
 Invariant: the pipeline's thread never waits for a viewer. It publishes the newest image and takes waiting commands.
 Each viewer gets the newest image that it has not seen, as soon as its connection can take it.
 
-Safe by default: the server binds 127.0.0.1, and every other address needs a token. It checks `Host` and `Origin`,
-limits the size and number of requests, takes no file name from a client, and reveals nothing about the program in an
-error.
+A run of several sources has a feed for each, its tiles. Their images go to a viewer in one answer, and their states in
+another, because a browser opens at most six connections to a host.
+
+Safe by default: the server binds 127.0.0.1, and every other address needs a token. `stream.live.guard` checks each
+request, and `stream.live.connections` limits what a client may take. The server takes no file name from a client, and
+reveals nothing about the program in an error. The page's links are relative: a proxy may serve it under any path.
 """
 
 import asyncio
 import contextlib
 import errno
-import hmac
 import json
+import re
 import socket
+import ssl
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream.config import DEFAULT_SERVE
-from stream.errors import MissingExtraError, SinkError, UsageError
+from stream.errors import MissingExtraError, SinkError, printable
+from stream.live.address import Address, parse_address
+from stream.live.guard import Guard
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["EVENTS_PER_S", "MAX_VIEWERS", "MAX_WAITING_COMMANDS", "Address", "Feed", "Server", "parse_address"]
 
 MAX_VIEWERS = 16
-MAX_BODY_BYTES = 4096
+MAX_LISTENERS = 2 * MAX_VIEWERS
 MAX_WAITING_COMMANDS = 64
 EVENTS_PER_S = 2.0
+_EVENT_STEPS = 5
+_PADDING = b":" + b" " * (1 << 15) + b"\n\n"
+"""A comment, which browsers ignore: 300 kB fill the buffers of a connection that nobody reads."""
 _STOP_S = 2.0
-_SILENT_S = 5.0
-"""A connection without a request is closed after this time, at most half of it later."""
+_SNAPSHOT_SHARE = 0.05
+"""Of one core: encoding a snapshot takes 20 ms at 640×480, and 0.1 s at 1080p."""
+_RESEND_S = 0.1
+_CHUNK_BYTES = 1 << 19
+"""Of a recording. Starlette's 64 kB take as long, 0.4 ms, as 512 kB."""
+_CHUNK_COST_S = 0.0004
 _BOUNDARY = "depthstream-picture"
 _PAGES = Path(__file__).parent / "page"
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' blob:; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_COOKIE = "depthstream_"  # plus the port, as browsers send cookies to every port of a host
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where to serve: `host` as given, `port` 0 for any free one."""
+class Change:
+    """Wakes everyone on the server's event loop that waits for a change of some image."""
 
-    host: str
-    port: int
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
 
-    @property
-    def is_loopback(self) -> bool:
-        """True if only this machine can reach it."""
-        return self.host in _LOOPBACK
+    def notify(self) -> None:
+        """Something has changed."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
 
-
-def parse_address(text: str) -> Address:
-    """`HOST:PORT`, `HOST`, `PORT`, `:PORT` or `[::1]:PORT`.
-
-    Raises:
-        UsageError: none of these, or a port outside 0 to 65535.
-    """
-    default = DEFAULT_SERVE.rpartition(":")
-    host, port = text, default[2]
-    if text.isdecimal():
-        host, port = "", text
-    elif text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{port!r} is not a port", where=f"--serve {text}", allowed="HOST:PORT, port up to 65535")
-    return Address(host or default[0], int(port))
+    async def wait(self) -> None:
+        """Wait for the next change."""
+        await self._event.wait()
 
 
 class NewestImage:
@@ -95,12 +78,13 @@ class NewestImage:
         self.jpeg = b""
         self.viewers = 0
         """Connections that receive images; the loop writes it, the pipeline's thread reads it."""
-        self._changed: asyncio.Event | None = None
+        self._put_at_s = 0.0
+        self._changed: Change | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+    def attach(self, loop: asyncio.AbstractEventLoop, changed: Change) -> None:
         """Connect to the loop; call it there, before the first viewer connects."""
-        self._loop, self._changed = loop, asyncio.Event()
+        self._loop, self._changed = loop, changed
 
     def put(self, jpeg: bytes) -> None:
         """Replace the image; from any thread, never waits."""
@@ -113,18 +97,15 @@ class NewestImage:
         """Wake every viewer, at the end of the run; from any thread."""
         self.put(self.jpeg)
 
-    def _put(self, jpeg: bytes) -> None:
-        self.jpeg, self.number = jpeg, self.number + 1
-        changed, self._changed = self._changed, asyncio.Event()
-        if changed is not None:
-            changed.set()
+    def resend(self) -> None:
+        """Send an image that nothing replaces once more, ten times a second, to see who reads; on the loop."""
+        if self.jpeg and time.monotonic() - self._put_at_s >= _RESEND_S:
+            self._put(self.jpeg)
 
-    async def after(self, number: int) -> tuple[int, bytes]:
-        """Wait for an image later than `number`; returns its number and its JPEG."""
-        while self.number <= number or not self.jpeg:
-            assert self._changed is not None
-            await self._changed.wait()
-        return self.number, self.jpeg
+    def _put(self, jpeg: bytes) -> None:
+        self.jpeg, self.number, self._put_at_s = jpeg, self.number + 1, time.monotonic()
+        if self._changed is not None:
+            self._changed.notify()
 
 
 class Feed:
@@ -133,12 +114,17 @@ class Feed:
     Args:
         snapshot: returns the image on show as PNG and its raw depth as .npy, None before the first.
         recordings: returns the finished recordings by number.
+        name: of the source, where there are several.
     """
 
     def __init__(
-        self, *, snapshot: Callable[[], tuple[bytes, bytes] | None], recordings: Callable[[], dict[int, Path]]
+        self,
+        *,
+        snapshot: Callable[[], tuple[bytes, bytes] | None] = lambda: None,
+        recordings: Callable[[], dict[int, Path]] = dict,
+        name: str = "",
     ) -> None:
-        self.snapshot, self.recordings = snapshot, recordings
+        self.snapshot, self.recordings, self.name = snapshot, recordings, name
         self.newest = NewestImage()
         self.commands: deque[tuple[str, object]] = deque(maxlen=MAX_WAITING_COMMANDS)
         self.state: dict[str, Any] = {}
@@ -147,6 +133,12 @@ class Feed:
         """Why the run has ended; "" while it runs."""
         self.notes: list[str] = []
         """Internal errors of the server; viewers see no details of them."""
+        self.closed = Counter[str]()
+        """Connections closed and requests refused, by the name of the counter."""
+
+    def note_once(self, text: str) -> None:
+        """Add a note."""
+        self.notes += [] if text in self.notes else [text]
 
     def end(self, reason: str) -> None:
         """Show every viewer that the run has ended, and why."""
@@ -164,43 +156,74 @@ class Server:
     Args:
         address: where to serve; port 0 takes a free one.
         feed: what to serve.
+        tiles: the feeds of several sources; `feed` then is that of the run as a whole.
         token: secret that viewers must send; "" for none.
+        names: host names of a proxy that passes requests on to this server.
+        tls: certificate and key, from `stream.live.address.tls_context`; None for plain HTTP.
 
     Raises:
         MissingExtraError: Starlette or uvicorn is not installed.
         SinkError: the address cannot be bound.
     """
 
-    def __init__(self, address: Address, feed: Feed, *, token: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        feed: Feed,
+        *,
+        tiles: Sequence[Feed] = (),
+        token: str,
+        names: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         try:
             import starlette  # noqa: F401
             import uvicorn
         except ImportError as error:
             hint = "pip install 'depthstream[web]'"
             raise MissingExtraError("needs Starlette and uvicorn", where="--serve", hint=hint) from error
-        listener = _bind(address)
+        from stream.live.connections import Connections
+
+        listener, changed = _bind(address), Change()
         port = listener.getsockname()[1]
         host = f"[{address.host}]" if ":" in address.host else address.host
-        self.url = f"http://{host}:{port}/"
-        config = uvicorn.Config(
-            _Guard(_application(feed), address, port, token, feed.notes),
-            http="h11", log_level="critical", access_log=False, lifespan="off", server_header=False,
-            timeout_keep_alive=5, timeout_graceful_shutdown=1, limit_concurrency=4 * MAX_VIEWERS,
-            h11_max_incomplete_event_size=16_384,
+        self.url = f"http{'' if tls is None else 's'}://{host}:{port}/"
+        # Behind a token any host name may be used; without one, another name is an attempt at DNS rebinding.
+        guard = Guard(
+            _application(feed, tiles, changed), port=port, token=token, names=names, any_name=not address.is_loopback,
+            notes=feed.notes, is_tls=tls is not None, closed=feed.closed,
         )  # fmt: skip
-        self._server = server = uvicorn.Server(config)
+        config = uvicorn.Config(
+            guard, http="h11", ws="none", log_level="critical", access_log=False, lifespan="off", server_header=False,
+            proxy_headers=False,  # a client can send X-Forwarded-… itself
+            timeout_keep_alive=5, timeout_graceful_shutdown=1, h11_max_incomplete_event_size=16_384,
+        )  # fmt: skip
+        config.load()
         ready = threading.Event()
 
+        class Accepting(uvicorn.Server):
+            """uvicorn accepts as many connections as come, and gives a TLS handshake a minute."""
+
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+                self.servers = []
+                self.started = True
+
+        self._server = server = Accepting(config)
+
         async def serve() -> None:
-            feed.newest.attach(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _loop, context: feed.note_once(_what(context)))
+            for one in (feed, *tiles):
+                one.newest.attach(loop, changed)
+            connections = Connections(config, server.server_state, tls, feed.closed)
+            accepting = asyncio.create_task(connections.accept(listener))
             ready.set()
-            watch = asyncio.create_task(_drop_silent(server))
-            await server.serve(sockets=[listener])
-            watch.cancel()
-            # Drop the connections of stalled viewers, with the data that they did not take.
-            for connection in list(server.server_state.connections):
-                if connection.transport is not None:
-                    connection.transport.abort()
+            await server.serve(sockets=[])
+            accepting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await accepting
+            listener.close()
+            connections.end()  # those that did not take their data
             await asyncio.sleep(0.01)  # the loop closes them meanwhile
 
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="depthstream-browser", daemon=True)
@@ -213,10 +236,16 @@ class Server:
         self._thread.join(_STOP_S)
 
 
+def _what(context: dict[str, Any]) -> str:
+    error = context.get("exception")
+    said = context.get("message", "") if error is None else f"{type(error).__name__}: {error}"
+    return f"the live page's server: {printable(said)}"
+
+
 def _bind(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), family=family)
+        return socket.create_server((address.host, address.port), family=family, backlog=2048)
     except OSError as error:
         in_use = "another program uses this port: choose another, or 0 for any free port"
         others = "127.0.0.1 serves this machine only, 0.0.0.0 every network"
@@ -225,133 +254,150 @@ def _bind(address: Address) -> socket.socket:
         raise SinkError(f"cannot serve there: {error.strerror}", where=where, hint=hint) from error
 
 
-async def _drop_silent(server: "uvicorn.Server") -> None:
-    """Abort connections that send no request: uvicorn would keep them for ever, and count them against its limit."""
-    silent: dict[Any, int] = {}
-    while True:
-        await asyncio.sleep(_SILENT_S / 2)
-        # `cycle` is uvicorn's current or last request; keep-alive has its own time limit. It is not part of uvicorn's
-        # public interface, so a version without it must not break the server.
-        now = {c for c in server.server_state.connections if getattr(c, "cycle", None) is None}
-        silent = {connection: silent.get(connection, 0) + 1 for connection in now}
-        for connection, times in silent.items():
-            if times > 1 and connection.transport is not None:
-                connection.transport.abort()
+class _Snapshots:
+    """Encodes the image on show once for all who ask at the same time, and takes `share` of one core for it.
+
+    Who asks while an image is encoded gets the next.
+    """
+
+    def __init__(self, encode: Callable[[], tuple[bytes, bytes] | None], share: float) -> None:
+        self._encode, self._share = encode, share
+        self._coming: asyncio.Task[tuple[bytes, bytes] | None] | None = None
+        self._lock = asyncio.Lock()
+        self._free_at_s = 0.0
+
+    async def files(self) -> tuple[bytes, bytes] | None:
+        """PNG and .npy of the image on show; None before the first."""
+        if self._coming is None:
+            self._coming = asyncio.create_task(self._next())
+        return await asyncio.shield(self._coming)
+
+    async def _next(self) -> tuple[bytes, bytes] | None:
+        async with self._lock:
+            await asyncio.sleep(max(0.0, self._free_at_s - time.monotonic()))
+            self._coming = None
+            began_s = time.monotonic()
+            try:
+                return await asyncio.to_thread(self._encode)
+            finally:
+                ended_s = time.monotonic()
+                self._free_at_s = ended_s + (ended_s - began_s) * (1 / self._share - 1)
 
 
-class _Guard:
-    """ASGI middleware: refuses requests by host, token, origin and size, and adds headers to every response."""
-
-    def __init__(self, app: "ASGIApp", address: Address, port: int, token: str, notes: list[str]) -> None:
-        self._app, self._token, self._notes = app, token, notes
-        self._cookie = f"{_COOKIE}{port}"
-        names = _LOOPBACK if address.is_loopback else None
-        written = {f"[{name}]" if ":" in name else name for name in names or ()}
-        known = {f"{name}:{port}" for name in written} | (written if port == 80 else set())  # browsers omit :80
-        self._hosts = known if names else None
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] != "http":
-            return
-        from starlette.datastructures import Headers
-        from starlette.requests import Request
-        from starlette.responses import PlainTextResponse, RedirectResponse
-
-        headers = Headers(scope=scope)
-        request = Request(scope)
-
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *own]}
-            await send(message)
-
-        refusal = self._refusal(request, headers)
-        if refusal is not None:
-            await PlainTextResponse(refusal[1], status_code=refusal[0])(scope, receive, with_headers)
-            return
-        if self._token and "token" in request.query_params:  # keeps the token out of history and logs
-            answer = RedirectResponse(request.url.path, status_code=303)
-            # "strict" would refuse a link that was clicked in a mail.
-            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
-            await answer(scope, receive, with_headers)
-            return
-        try:
-            await self._app(scope, receive, with_headers)
-        except Exception as error:  # noqa: BLE001  a bug here; Starlette has answered with a plain 500
-            note = f"a request to the live page failed: {type(error).__name__}: {error}"
-            self._notes += [] if note in self._notes else [note]
-
-    def _refusal(self, request: "Request", headers: Any) -> tuple[int, str] | None:
-        host = headers.get("host", "")
-        if self._hosts is not None and host.lower() not in self._hosts:
-            return 421, "unknown host name: use the address that depthstream printed"
-        if self._token:
-            given = request.query_params.get("token") or request.cookies.get(self._cookie) or ""
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return 401, "a token is required: open the address that depthstream printed"
-        if request.method not in ("GET", "HEAD"):
-            origin = headers.get("origin")
-            if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-                return 403, "commands are accepted from this server's own page only"
-            if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-                return 403, "commands are accepted from this server's own page only"
-            if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-                return 415, "the request must be application/json"
-            length = headers.get("content-length", "")
-            if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-                return 413, f"a request may have at most {MAX_BODY_BYTES} bytes"
-        return None
+_ONE_PICTURE = re.compile(rb'<figure id="one">.*?</figure>', re.DOTALL)
+"""What gives way to the tiles of several sources in the page."""
+_TILES = b'<section id="tiles" aria-label="Sources"></section>'
 
 
-def _application(feed: Feed) -> "ASGIApp":
-    """The routes; all their data comes from `feed`."""
+def _application(feed: Feed, several: Sequence[Feed], changed: Change) -> "ASGIApp":
+    """The routes; all their data comes from `feed`, or from those of `several` sources.
+
+    Args:
+        changed: notified of every new image.
+    """
     from starlette.applications import Starlette
     from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    newest = feed.newest
+    from stream.live.connections import Connection, Seats
+
+    tiles = tuple(several) or (feed,)
+
+    def probe() -> None:
+        for tile in tiles:
+            tile.newest.resend()
+
+    def count(viewers: int) -> None:
+        for one in (feed, *tiles):
+            one.newest.viewers = viewers
+
+    watching, listening = Seats(MAX_VIEWERS, probe=probe, count=count), Seats(MAX_LISTENERS)
+    share = _SNAPSHOT_SHARE / len(tiles)
+    snapshots = [_Snapshots(lambda tile=tile: tile.snapshot(), share) for tile in tiles]  # type: ignore[misc]
+
+    def state() -> dict[str, Any]:
+        answer = feed.answer()
+        return {**answer, "tiles": [{"name": tile.name, **tile.answer()} for tile in several]} if several else answer
+
+    def asked_tile(request: "Request") -> int | None:
+        """The number of the tile that a link names, the only one by default; None if there is no such tile."""
+        text = request.query_params.get("tile", "0" if len(tiles) == 1 else "")
+        return int(text) if re.fullmatch("[0-9]{1,4}", text) and int(text) < len(tiles) else None
 
     async def no_icon(_request: "Request") -> "Response":
         return Response(status_code=204)
 
     def file(name: str, media_type: str) -> "Route":
         content = (_PAGES / name).read_bytes()
+        content = _ONE_PICTURE.sub(_TILES, content) if several else content
 
         async def answer(_request: "Request") -> "Response":
             return Response(content, media_type=f"{media_type}; charset=utf-8")
 
         return Route("/" if name == "live.html" else f"/{name}", answer)
 
-    async def pictures(_request: "Request") -> "Response":
-        if newest.viewers >= MAX_VIEWERS:
-            return PlainTextResponse(f"there are {MAX_VIEWERS} viewers already, which is the limit", status_code=503)
-        newest.viewers += 1
+    async def stream(
+        request: "Request", seats: Seats, parts: Callable[[Connection], AsyncIterator[bytes]], media_type: str
+    ) -> "Response":
+        """An answer that goes on until the run ends; the connection has a seat meanwhile."""
+        connection: Connection = request.state.connection
+        if request.method == "HEAD":  # nothing would ever be sent
+            return Response(media_type=media_type)
+        if not await seats.take(connection):
+            text = f"there are {len(seats.taken)} viewers already, which is the limit"
+            return PlainTextResponse(text, status_code=503, headers={"Retry-After": "3"})
 
         async def body() -> AsyncIterator[bytes]:
-            number = 0
             try:
-                yield f"--{_BOUNDARY}\r\n".encode()
-                while not feed.ended:
-                    number, jpeg = await newest.after(number)
-                    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                    # Send the boundary at once: browsers display an image when they receive the boundary after it.
-                    yield head.encode() + jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
+                async for part in parts(connection):
+                    yield part
+                    await connection.taken()
+                    connection.streamed_bytes += len(part)
             finally:
-                newest.viewers -= 1
+                seats.leave(connection)
 
-        return StreamingResponse(body(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        return StreamingResponse(body(), media_type=media_type)
 
-    async def events(_request: "Request") -> "Response":
-        async def body() -> AsyncIterator[bytes]:
+    async def next_image(seen: dict[int, int]) -> tuple[int, bytes] | None:
+        """Wait for an image that a viewer has not seen; returns the number of its tile, which goes to the end of
+        `seen`, and the JPEG. None once the run has ended."""
+        while True:
+            for number, before in seen.items():
+                newest = tiles[number].newest
+                if newest.number > before and newest.jpeg:
+                    del seen[number]
+                    seen[number] = newest.number
+                    return number, newest.jpeg
+            if feed.ended:
+                return None
+            await changed.wait()
+
+    async def pictures(request: "Request") -> "Response":
+        async def parts(_connection: Connection) -> AsyncIterator[bytes]:
+            seen = dict.fromkeys(range(len(tiles)), 0)  # the number of each tile's last image; the oldest first
+            yield f"--{_BOUNDARY}\r\n".encode()
+            while (image := await next_image(seen)) is not None:
+                number, jpeg = image
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n"
+                head += f"X-Tile: {number}\r\n\r\n" if several else "\r\n"
+                # Send the boundary at once: browsers display an image when they receive the boundary after it.
+                yield head.encode() + jpeg + f"\r\n--{_BOUNDARY}\r\n".encode()
+
+        return await stream(request, watching, parts, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+
+    async def events(request: "Request") -> "Response":
+        async def parts(_connection: Connection) -> AsyncIterator[bytes]:
             while True:
-                state = feed.answer()
-                yield f"data: {json.dumps(state)}\n\n".encode()
-                if state["ended"]:
+                answer = state()
+                yield f"data: {json.dumps(answer)}\n\n".encode()
+                if answer["ended"]:
                     return
-                await asyncio.sleep(1 / EVENTS_PER_S)
+                for _ in range(_EVENT_STEPS):
+                    await asyncio.sleep(1 / EVENTS_PER_S / _EVENT_STEPS)
+                    if listening.is_contested:
+                        yield _PADDING
 
-        return StreamingResponse(body(), media_type="text/event-stream")
+        return await stream(request, listening, parts, "text/event-stream")
 
     async def command(request: "Request") -> "Response":
         try:
@@ -361,25 +407,49 @@ def _application(feed: Feed) -> "ASGIApp":
             return PlainTextResponse('the body must be {"name": …, "value": …}', status_code=400)
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool | None):
             return PlainTextResponse("name must be a string, value a string, a number or a boolean", status_code=400)
-        feed.commands.append((name, value))
+        number = given.get("tile")
+        if number is not None and (type(number) is not int or not 0 <= number < len(tiles)):
+            return PlainTextResponse("there is no such tile", status_code=400)
+        for tile in tiles if number is None else tiles[number : number + 1]:
+            tile.commands.append((name, value))
         return JSONResponse({"ok": True}, status_code=202)
 
-    def snapshot(request: "Request") -> "Response":
-        files = feed.snapshot()
-        if files is None:
-            return PlainTextResponse("there is no image yet", status_code=404)
-        is_depth = request.path_params["kind"] == "npy"
-        media_type = "application/octet-stream" if is_depth else "image/png"
-        name = f'attachment; filename="depth.{"npy" if is_depth else "png"}"'
-        return Response(files[is_depth], media_type=media_type, headers={"Content-Disposition": name})
+    def snapshot(kind: str) -> "Route":
+        media_type = "application/octet-stream" if kind == "npy" else "image/png"
+
+        async def answer(request: "Request") -> "Response":
+            number = asked_tile(request)
+            files = None if number is None else await snapshots[number].files()
+            if files is None:
+                return PlainTextResponse("there is no image yet", status_code=404)
+            name = f'attachment; filename="depth.{kind}"'
+            return Response(files[kind == "npy"], media_type=media_type, headers={"Content-Disposition": name})
+
+        return Route(f"/snapshot.{kind}", answer)
+
+    class Recording(FileResponse):
+        """Waits for its share of the processor: one client could otherwise take all of it."""
+
+        chunk_size = _CHUNK_BYTES
+
+        async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+            connection: Connection = scope["state"]["connection"]
+
+            async def paced(message: "Message") -> None:
+                await send(message)
+                if message["type"] == "http.response.body":
+                    await asyncio.sleep(connection.charge(_CHUNK_COST_S))
+
+            await super().__call__(scope, receive, paced)
 
     def recording(request: "Request") -> "Response":
-        path = feed.recordings().get(request.path_params["number"])
-        if path is None or not path.is_file():
+        number = asked_tile(request)
+        path = None if number is None else tiles[number].recordings().get(request.path_params["number"])
+        if path is None or path.is_symlink() or not path.is_file():
             return PlainTextResponse("there is no such recording", status_code=404)
-        return FileResponse(path, filename=path.name, media_type="video/mp4")
+        return Recording(path, filename=printable(path.name), media_type="video/mp4")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             file("live.html", "text/html"),
             file("live.css", "text/css"),
@@ -388,7 +458,10 @@ def _application(feed: Feed) -> "ASGIApp":
             Route("/pictures", pictures),
             Route("/events", events),
             Route("/command", command, methods=["POST"]),
-            Route("/snapshot.{kind:str}", snapshot),
+            snapshot("png"),
+            snapshot("npy"),
             Route("/recordings/{number:int}", recording),
         ]
     )
+    app.router.redirect_slashes = False  # it would send the client to the host that the client names
+    return app

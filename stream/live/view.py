@@ -3,6 +3,7 @@
 Invariant: only the pipeline's thread changes a view. `shown` is replaced as a whole, so any thread may read it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,13 @@ from stream.render.renderer import Renderer
 
 MESSAGE_S = 4.0
 """Seconds that a message stays on screen."""
+
+
+def in_words(number: str, kind: DepthKind) -> str:
+    """A number, or two, with what it is: `1.52 m`, `disparity 0.4`, `depth 0.4` if the unit is unknown."""
+    if kind is DepthKind.METRIC_DEPTH:
+        return f"{number} m"
+    return f"disparity {number}" if kind.is_disparity else f"depth {number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +42,13 @@ class View:
         needs_drawing: something changed; draw the image again.
         needs_rendering: colours or layout changed; render the result again before drawing.
         range_text: the `--range` value of the renderer's range policy.
+        kind: of the last result, or what the first one will be; None if that is not known.
     """
 
-    def __init__(self, renderer: Renderer, *, range_text: str, clock: Callable[[], float]) -> None:
-        self.renderer, self.range_text, self._clock = renderer, range_text, clock
+    def __init__(
+        self, renderer: Renderer, *, range_text: str, kind: DepthKind | None, clock: Callable[[], float]
+    ) -> None:
+        self.renderer, self.range_text, self.kind, self._clock = renderer, range_text, kind, clock
         self.shown: Shown | None = None
         self.frozen = self.shows_numbers = self.shows_help = False
         self.needs_drawing = self.needs_rendering = False
@@ -74,13 +85,15 @@ class View:
         self._point, self.needs_drawing = None, True
 
     def depth_at_point(self) -> str | None:
-        """`1.52 m` for metric models, otherwise `disparity 0.4`; None if no point is selected."""
+        """`1.52 m`, see `in_words`; `no answer` where there is none; None if no point is selected."""
         if self._point is None or self.shown is None:
             return None
         depth = self.shown.depth
         height, width = depth.size
         value = float(depth.values[int(self._point[1] * height), int(self._point[0] * width)])
-        return f"{value:.2f} m" if depth.kind is DepthKind.METRIC_DEPTH else f"disparity {value:.4g}"
+        if math.isnan(value):
+            return "no answer"
+        return in_words(f"{value:.2f}" if depth.kind is DepthKind.METRIC_DEPTH else f"{value:.4g}", depth.kind)
 
     def points_px(self) -> list[tuple[int, int]]:
         """Where the selected point lies in the image, (x, y) in pixels; in the side layout in both panes."""

@@ -83,12 +83,26 @@ class Scratch(nn.Module):
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
         """N×C×H×W each, finest first → N×C'×2H×2W of the finest."""
-        maps = [getattr(self, f"layer{n}_rn")(x) for n, x in zip(self._levels, maps, strict=True)]
+        maps = [self.reduced(level, x) for level, x in zip(self._levels, maps, strict=True)]
         path: Tensor | None = None
         for level in reversed(self._levels):
-            fusion = getattr(self, f"refinenet{level}")
-            size_hw = size_of(maps[level - 2]) if level > 1 else None
-            skip = maps[level - 1]
-            path = fusion(skip, size_hw=size_hw) if path is None else fusion(path, skip, size_hw=size_hw)
+            path = self.fused(level, path, maps[level - 1], size_of(maps[level - 2]) if level > 1 else None)
         assert path is not None
         return path
+
+    def reduced(self, level: int, x: Tensor) -> Tensor:
+        """The map of a level, 1 for the finest, with the decoder's channels."""
+        y: Tensor = getattr(self, f"layer{level}_rn")(x)
+        return y
+
+    def fused(self, level: int, path: Tensor | None, x: Tensor, size_hw: tuple[int, int] | None = None) -> Tensor:
+        """The path after a level.
+
+        Args:
+            path: the path after the coarser level; None at the coarsest.
+            x: the reduced map of this level.
+            size_hw: size of the next finer map; None at the finest, which doubles the size.
+        """
+        fusion = getattr(self, f"refinenet{level}")
+        y: Tensor = fusion(x, size_hw=size_hw) if path is None else fusion(path, x, size_hw=size_hw)
+        return y

@@ -3,6 +3,7 @@
 Invariant: folding changes no output by more than rounding (1e-5 of its standard deviation for `starter`).
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -54,14 +55,22 @@ class StandardizedConv2d(SameConv2d):
         self.weight.data.copy_(flat.view_as(self.weight))
 
 
+class Mergeable(nn.Module, ABC):
+    """A module that is trained as a sum of convolutions and merges them, and their batch norms, by itself."""
+
+    @abstractmethod
+    def merge(self) -> None:
+        """Merge what can be merged, in place; again it changes nothing."""
+
+
 def fold_for_inference(network: nn.Module, *, merge_norms: bool = True) -> None:
-    """Do in advance, and in place, the work that depends on the weights only: merge batch norms, standardise kernels.
+    """Do in advance, and in place, the work that depends on the weights only: merge norms, standardise kernels.
 
     Changes the tensors of the network, but not a file that they are mapped from (the mapping is private). Expects a
-    network in eval mode whose modules register each batch norm right after the layer that feeds it.
+    network in eval mode whose modules register each batch norm right after the layer that feeds it, or are `Mergeable`.
 
     Args:
-        merge_norms: merge batch norms into convolutions.
+        merge_norms: merge batch norms into convolutions, and branches into one.
     """
     for module in network.modules():
         if isinstance(module, StandardizedConv2d):
@@ -73,27 +82,43 @@ def fold_for_inference(network: nn.Module, *, merge_norms: bool = True) -> None:
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Merge each batch norm into the convolution registered right before it, in place."""
+    """Merge each batch norm into the convolution registered right before it, and `Mergeable` modules, in place."""
+    if isinstance(module, Mergeable):
+        module.merge()
+        return
     previous: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
-            _merge(previous, child)
+            merge_norm(child, previous)
             setattr(module, name, nn.Identity())
         else:
             fold_batch_norms(child)
         previous = child
 
 
-def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Modify weights in place: copy-on-write duplicates only the touched pages of the memory-mapped file; a new tensor
-    would double the memory."""
+def merge_norm(norm: nn.BatchNorm2d, conv: nn.Conv2d, *others: nn.Conv2d) -> Tensor:
+    """Merge a batch norm into the convolution before it, or into those whose sum it normalises.
+
+    Modifies weights in place: copy-on-write duplicates only the touched pages of the memory-mapped file; a new tensor
+    would double the memory.
+
+    Returns:
+        The bias, which `conv` has now.
+
+    Raises:
+        ValueError: the norm has no running statistics, or `others` have biases.
+    """
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
         raise ValueError("a batch norm without running statistics cannot be merged")
+    if any(other.bias is not None for other in others):
+        raise ValueError("only the first convolution of a sum may have a bias")
     scale = norm.weight.data * torch.rsqrt(variance + norm.eps)
     bias = 0 if conv.bias is None else conv.bias.data
-    conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
+    for each in (conv, *others):
+        each.weight.data.mul_(scale.view(-1, 1, 1, 1))
     conv.bias = nn.Parameter(norm.bias.data + (bias - mean) * scale, requires_grad=False)
+    return conv.bias
 
 
 class Mlp(nn.Module):

@@ -3,7 +3,6 @@
 Invariant: such a model behaves like any other network: float32 in, float32 out.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ from stream.errors import MissingExtraError, ModelError
 
 
 def imported(*, where: str) -> Any:
-    """Import the package `openvino` without its telemetry, because users have not agreed to send usage data.
+    """Import the package `openvino`, without its telemetry, see `telemetry`.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    # OpenVINO and NNCF fall back to stubs of their own if this package cannot be imported.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

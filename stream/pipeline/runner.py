@@ -6,15 +6,16 @@ exception.
 """
 
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from stream.capture.base import Source
+from stream.capture.base import Skipped, Source
 from stream.channel import Closed
-from stream.errors import ModelError, SourceError
+from stream.errors import ModelError, SinkError, SourceError
 from stream.frames import Depth, Frame
 from stream.infer.base import Inference
 from stream.metrics import Metrics, Outcome, StageTime
@@ -36,16 +37,20 @@ class Progress:
     Attributes:
         total: frames of the source as an estimate, None if unknown.
         metrics, stages: everything that is counted, for displays that show more.
+        part: which part of the run this is ("pass 1 of 2"), whose frames are counted; "" if it has one only.
+        earlier: frames of `total` that were written before this run.
     """
 
     metrics: Metrics
     stages: Stages
     total: int | None
+    part: str = ""
+    earlier: int = 0
 
     @property
     def done(self) -> int:
-        """Frames written or yielded so far."""
-        return self.metrics.written
+        """Frames written or yielded so far, those of `earlier` included."""
+        return self.earlier + self.metrics.written
 
     @property
     def fps(self) -> float | None:
@@ -67,6 +72,8 @@ class Pipeline:
         on_progress: called on the caller's thread after each result, and every `POLL_S` while none arrives.
         metrics: counters to keep; new ones by default.
         queue: see `QUEUE`.
+        most_bytes: see `Stages`.
+        part: see `Progress`.
     """
 
     def __init__(
@@ -79,23 +86,40 @@ class Pipeline:
         on_progress: ProgressHook | None = None,
         metrics: Metrics | None = None,
         queue: int = QUEUE,
+        most_bytes: int | None = None,
+        part: str = "",
     ) -> None:
         self.metrics = metrics or Metrics()
         self.source, self.renderer, self.sinks = source, renderer, sinks
-        self.stages = Stages(source, inference, self.metrics, queue=queue)
+        self.stages = Stages(source, inference, self.metrics, queue=queue, most_bytes=most_bytes)
         self._needs_image = any(sink.needs_image for sink in sinks)
         self._accepted = dict.fromkeys(range(len(sinks)), 0)
         self._ended: set[int] = set()
-        self._progress = Progress(metrics=self.metrics, stages=self.stages, total=source.info.frame_count)
+        total = source.info.frame_count
+        self.progress = Progress(metrics=self.metrics, stages=self.stages, total=total, part=part)
         self.on_progress = on_progress
-        self._interrupts = 0
+        self._interrupts = Interrupts()
         self._wants_stop = False
+        self.stop_if: Callable[[], bool] = lambda: False
+        """Ends the run in order once it is true; asked on the caller's thread, also while a sink waits."""
+        self.is_warm_up: Callable[[Frame], bool] = lambda _frame: False
+        """Whether a frame only brings the model and the renderer into their state: no sink gets it."""
         self.output_time = StageTime(busy_s=0.0, waiting_s=0.0)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the terminal was closed, which ends a run like the first Ctrl-C."""
+        return self._interrupts.hung_up
 
     @property
     def scene_cuts(self) -> int:
         """Scene cuts so far: the highest count, as a preview's own renderer sees the same cuts as the run's."""
         return max([self.renderer.scene_cuts, *(sink.scene_cuts for sink in self.sinks)])
+
+    @property
+    def unwritten(self) -> list[Skipped]:
+        """Results that some sink could not write, each once, although `metrics.written` counts them."""
+        return unwritten_by(self.sinks)
 
     def run(self) -> Outcome:
         """Run to the end of the source, an interruption or the first error.
@@ -110,23 +134,34 @@ class Pipeline:
         try:
             size = self.renderer.output_size(info.size)
             for sink in self.sinks:
+                sink.stopping = self._is_stopping
                 sink.open(info, size)
-            with signals(self._interrupt):
+            with self._interrupts.counted():
                 self.stages.start()
                 self._drain()
                 raise_if_all_refused(self.stages, self.metrics.written)
                 outcome = self._end(is_live=info.is_live)
+                self._raise_if_all_unwritten()
         except BaseException as error:
-            with signals(self._interrupt):
+            with self._interrupts.counted():
                 self.stages.fail(error)
                 self._end_after(error)
             raise
         finally:
             self.stages.close()
         log = self.source.log
-        if outcome is Outcome.DONE and (log.skipped or log.warnings or self.stages.refused):
+        skipped = [*log.skipped, *self.stages.refused, *self.unwritten]
+        warnings = [*log.warnings, *(warning for sink in self.sinks for warning in sink.warnings)]
+        if outcome is Outcome.DONE and (skipped or warnings):
             return Outcome.DONE_WITH_SKIPS
         return outcome
+
+    def stop(self) -> None:
+        """Request an orderly stop, from any thread: what is written so far is kept."""
+        self._wants_stop = True
+
+    def _is_stopping(self) -> bool:
+        return self._wants_stop or self._interrupts.count > 0 or self.stop_if()
 
     def _drain(self) -> None:
         clock, start, waited_s = self.metrics.clock, self.metrics.clock(), 0.0
@@ -150,10 +185,10 @@ class Pipeline:
                 for sink in self.sinks:
                     sink.poll()
                     self._wants_stop |= sink.wants_stop
-                if self._wants_stop and not self.stages.stopped_early:
+                if self._is_stopping() and not self.stages.stopped_early:
                     self.stages.stop()
                 if self.on_progress is not None:
-                    self.on_progress(self._progress)
+                    self.on_progress(self.progress)
         finally:
             self.output_time = StageTime(busy_s=clock() - start - waited_s, waiting_s=waited_s)
 
@@ -167,6 +202,8 @@ class Pipeline:
 
     def _output(self, frame: Frame, depth: Depth) -> None:
         image = self.renderer.render(frame, depth) if self._needs_image else frame.rgb
+        if self.is_warm_up(frame):
+            return
         shown = None
         for number, sink in enumerate(self.sinks):
             accepted = sink.write(frame, depth, image)
@@ -191,7 +228,7 @@ class Pipeline:
             else:
                 sink.finish()
         nothing = self.stages.stopped_early and not self.metrics.written
-        seen_in_part = self.stages.stopped_early and self._interrupts and not is_live
+        seen_in_part = self.stages.stopped_early and self._interrupts.count and not is_live
         return Outcome.INTERRUPTED if partial or nothing or seen_in_part else Outcome.DONE
 
     def _end_after(self, error: BaseException) -> None:
@@ -208,12 +245,17 @@ class Pipeline:
             except BaseException as second:  # noqa: BLE001  attached to the first error
                 error.add_note(f"then {type(sink).__name__} failed too: {second}")
 
-    def _interrupt(self) -> None:
-        """First Ctrl-C: request an orderly stop; no locks, as a handler may interrupt any line. Second: stop now."""
-        self._interrupts += 1
-        if self._interrupts > 1:
-            raise KeyboardInterrupt
-        self._wants_stop = True
+    def _raise_if_all_unwritten(self) -> None:
+        """Raise `SinkError` if sinks skipped every frame: there is no result."""
+        unwritten = self.unwritten
+        if unwritten and len(unwritten) == self.metrics.written:
+            raise SinkError(unwritten[0].reason, where=unwritten[0].name)
+
+
+def unwritten_by(sinks: Sequence[Sink]) -> list[Skipped]:
+    """The results that any of `sinks` could not write, each once."""
+    found = {one.index: one for sink in sinks for one in sink.unwritten}
+    return [Skipped(name=one.name, reason=one.reason) for one in found.values()]
 
 
 def raise_if_all_refused(stages: Stages, results: int) -> None:
@@ -223,18 +265,56 @@ def raise_if_all_refused(stages: Stages, results: int) -> None:
         raise ModelError(first.reason, where=first.name)
 
 
+class Interrupts:
+    """Counts what asks a program to end: a first Ctrl-C asks for an orderly end, a second one for an end now.
+
+    No locks, as a handler may interrupt any line.
+
+    Attributes:
+        count: 0 until the program is asked to end.
+        hung_up: the terminal was closed.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.hung_up = 0, False
+
+    def counted(self) -> AbstractContextManager[None]:
+        """Count the signals that arrive meanwhile; the second one raises `KeyboardInterrupt`."""
+        return signals(self._interrupt, self._hang_up)
+
+    def _interrupt(self) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+    def _hang_up(self) -> None:
+        """A closing terminal sends several of these, none of which means: now."""
+        self.hung_up = True
+        if not self.count:
+            self._interrupt()
+
+
 @contextmanager
-def signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to `interrupt` while on the main thread; on another thread, change nothing."""
+def signals(interrupt: Callable[[], None], hang_up: Callable[[], None] | None = None) -> Iterator[None]:
+    """Route SIGINT and SIGTERM to `interrupt`, and SIGHUP to `hang_up`, while on the main thread.
+
+    On another thread nothing changes, and SIGHUP stays ignored where it is (nohup).
+
+    Args:
+        hang_up: default: `interrupt`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    routes = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt}
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        routes[signal.SIGHUP] = hang_up or interrupt
 
-    def handle(_signum: int, _frame: FrameType | None) -> None:
-        interrupt()
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        routes[signal.Signals(signum)]()
 
     with ExitStack() as restore:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in routes:
             restore.callback(signal.signal, number, signal.getsignal(number))
             signal.signal(number, handle)
         yield

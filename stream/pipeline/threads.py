@@ -23,13 +23,15 @@ JOIN_DEADLINE_S = 1.0
 large model takes seconds for a frame."""
 
 
-def channel(*, is_live: bool, queue: int) -> Channel[Any]:
+def channel(*, is_live: bool, queue: int, most: int | None = None) -> Channel[Any]:
     """A channel between two stages: for a live source only the newest item waits, otherwise up to `queue` items.
+
+    `most` limits the bytes of the images between the source and the caller, see `Channel`.
 
     This bounds latency to one frame interval, one inference and one render, plus the item waiting in front of each; see
     tests/live/test_age.py.
     """
-    return Channel(1, WhenFull.DROP_OLDEST) if is_live else Channel(queue, WhenFull.BLOCK)
+    return Channel(1, WhenFull.DROP_OLDEST) if is_live else Channel(queue, WhenFull.BLOCK, most=most)
 
 
 class Stages:
@@ -40,13 +42,25 @@ class Stages:
         inference: the inference thread uses and closes it.
         metrics: counters to keep.
         queue: capacity of both channels for lossless sources; a live source always has 1, where the newest wins.
+        most_bytes: of the images of a lossless source that are in the stages and with the caller; one may be larger.
+            None for no limit.
     """
 
-    def __init__(self, source: Source, inference: Inference, metrics: Metrics, *, queue: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        inference: Inference,
+        metrics: Metrics,
+        *,
+        queue: int,
+        most_bytes: int | None = None,
+    ) -> None:
         live = source.info.is_live
         self.source, self.inference, self.metrics = source, inference, metrics
-        self.frames: Channel[Frame] = channel(is_live=live, queue=queue)
+        self.frames: Channel[Frame] = channel(is_live=live, queue=queue, most=most_bytes)
         self.results: Channel[Result] = channel(is_live=live, queue=queue)
+        self._with_caller = 0
+        """Bytes of the image of the result that the caller got last; it has none any more when it asks for the next."""
         self.refused: list[Skipped] = []
         """Frames that the model cannot take."""
         self.abandoned: list[str] = []
@@ -78,7 +92,12 @@ class Stages:
             Closed: the source has ended and every result was delivered.
             BaseException: the error of a stage.
         """
-        return self.results.get(timeout_s)
+        if self._with_caller:
+            self.frames.release(self._with_caller)
+            self._with_caller = 0
+        result = self.results.get(timeout_s)
+        self._with_caller = result[0].rgb.nbytes
+        return result
 
     @property
     def gave_up(self) -> bool:
@@ -91,7 +110,7 @@ class Stages:
             self._stopped_s = time.monotonic()
         self._stop.set()
         self.source.interrupt()
-        self.frames.close()
+        self.frames.close(early=True)
 
     def fail(self, error: BaseException) -> None:
         """Stop every stage because of `error`; the first call wins."""
@@ -157,7 +176,7 @@ class Stages:
         try:
             for frame in self.source:
                 metrics.count_captured()
-                if self.frames.put(frame) is not None:
+                if self.frames.put(frame, frame.rgb.nbytes) is not None:
                     metrics.drop("model_busy")
                 if self._stop.is_set():
                     break
@@ -178,4 +197,5 @@ class Stages:
         self.results.close()
 
     def _refuse(self, frame: Frame, reason: str) -> None:
+        self.frames.release(frame.rgb.nbytes)
         self.refused.append(Skipped(name=frame.name or f"frame {frame.index}", reason=reason))

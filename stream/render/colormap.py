@@ -1,7 +1,7 @@
 """Colours depth in one pass over the pixels, with exactly the bytes that the official scripts write.
 
 Invariant: the index into a colormap is (d - lo) / (hi - lo) * 255 in float32, truncated; depth outside the range takes
-the colour of the nearer end.
+the colour of the nearer end, and pixels without an answer take `NO_ANSWER` in every colormap.
 """
 
 import difflib
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import UsageError
-from stream.frames import DepthMap, RgbImage
+from stream.frames import DepthMap, Mask, RgbImage
 from stream.media import cv2
 
 Table = NDArray[np.uint8]
@@ -31,6 +31,10 @@ _BLOCK = 1 << 17
 
 CONSTANT_INDEX = 127
 """Index of constant depth, which is neither near nor far: the middle of the colormap."""
+
+NO_ANSWER = (0, 0, 0)
+"""Colour of pixels without an answer, RGB. Black, as sparse depth maps are usually shown; in a control video of gray
+levels, where near is white, a sky without an answer is as far as can be."""
 
 
 @cache
@@ -59,15 +63,24 @@ def table(name: str) -> Table:
     return rgb
 
 
-def apply(values: DepthMap, lo: float, hi: float, table: Table, *, out: RgbImage | None = None) -> RgbImage:
+def apply(
+    values: DepthMap,
+    lo: float,
+    hi: float,
+    table: Table,
+    *,
+    out: RgbImage | None = None,
+    valid: Mask | None = None,
+) -> RgbImage:
     """Colour a depth map. On one core: 0.4 ms at 640×480, 2.6 ms at 1080p, half of it for the table look-up.
 
     Args:
-        values: float32 H×W, finite.
+        values: float32 H×W, finite where `valid`.
         lo, hi: values that take the first and the last colour; if they are equal, as float32, values equal to them
             take the middle colour.
         table: uint8 256×3.
         out: uint8 H×W×3 to write into, such as a part of a larger image; allocated if None.
+        valid: bool H×W; where it is False, the colour is `NO_ANSWER`. None: every pixel has an answer.
 
     Returns:
         `out`.
@@ -78,17 +91,27 @@ def apply(values: DepthMap, lo: float, hi: float, table: Table, *, out: RgbImage
     rows = min(height, max(1, _BLOCK // width))
     scaled, index = np.empty((rows, width), np.float32), np.empty((rows, width), np.uint8)
     colours = table[:, None]
+    plain = None if valid is None else np.full((rows, width, 3), NO_ANSWER, np.uint8)
     with np.errstate(over="ignore"):  # a value far outside a tiny range may overflow before it is clipped
         for top in range(0, height, rows):
             block = values[top : top + rows]
             part, indices = scaled[: len(block)], index[: len(block)]
             _normalise(block, np.float32(lo), np.float32(hi), part)
+            if valid is not None:
+                cv2.patchNaNs(part, 0)  # a NaN has no whole number
             np.copyto(indices, part, casting="unsafe")  # truncates
             target = out[top : top + rows]
-            coloured = cv2.applyColorMap(indices, colours, dst=target)
-            if coloured is not target and not np.shares_memory(coloured, target):
-                target[...] = coloured
+            _keep(cv2.applyColorMap(indices, colours, dst=target), target)
+            if plain is not None and valid is not None:
+                unknown = (~valid[top : top + rows]).view(np.uint8)
+                _keep(cv2.copyTo(plain[: len(block)], unknown, target), target)  # 0.2 ms at 1080p; numpy takes 11
     return out
+
+
+def _keep(made: NDArray[Any], target: RgbImage) -> None:
+    """Copy what OpenCV made into `target`, unless it wrote there."""
+    if made is not target and not np.shares_memory(made, target):
+        target[...] = made
 
 
 def _normalise(values: DepthMap, lo: np.float32, hi: np.float32, out: DepthMap) -> None:

@@ -40,8 +40,8 @@ class Renderer(BaseRenderer):
         self.layout, self.colormap, self.range_policy, self.alpha = layout, colormap, range_policy, alpha
         self._model = ""
         self.current_range: Range | None = None
-        """The last image's range (lo, hi) in the model's own units, metres or disparity, as `--range` accepts it; None
-        before the first image."""
+        """The last image's range (lo, hi) in the model's own units, as `--range` accepts it; None before the first
+        image, and where nothing in an image has an answer."""
 
     @property
     def colormap(self) -> str:
@@ -92,7 +92,8 @@ class Renderer(BaseRenderer):
             same_range: keep the last range, because this is the last result again and only the style has changed.
 
         Returns:
-            uint8 H×W×3 of `output_size(frame.size)`.
+            uint8 H×W×3 of `output_size(frame.size)`. Pixels without an answer are `colormap.NO_ANSWER`, which an
+            overlay blends with the frame as it does every colour.
 
         Raises:
             ValueError: depth and frame differ in size.
@@ -104,10 +105,10 @@ class Renderer(BaseRenderer):
             self._model = depth.model
             self.range_policy.restart()
         if not same_range or self._range is None:
-            self._range = self.range_policy.range_for(shown, frame.rgb)
-        lo, hi = self._range
-        self.current_range = native((lo, hi), depth.kind)
+            self._range = self.range_policy.range_for(shown, frame.rgb, frame.time_s, valid=depth.valid)
+        self.current_range = None if self._range is None else native(self._range, depth.kind)
+        lo, hi = self._range or (0.0, 0.0)  # nothing has an answer: one colour
         output = np.empty((*self.output_size(frame.size), 3), np.uint8)
-        colormaps.apply(shown, lo, hi, self._table, out=depth_pane(output, self.layout))
+        colormaps.apply(shown, lo, hi, self._table, out=depth_pane(output, self.layout), valid=depth.valid)
         add_frame(output, frame.rgb, self.layout, alpha=self.alpha)
         return output

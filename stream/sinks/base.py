@@ -6,9 +6,24 @@ usable as `NAME.partial.EXT`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from stream.frames import Depth, Frame, RgbImage, SourceInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unwritten:
+    """A result that one sink could not write although it can write others.
+
+    Attributes:
+        index: of the frame.
+        name: of the input.
+    """
+
+    index: int
+    name: str
+    reason: str
 
 
 class Sink(ABC):
@@ -17,12 +32,18 @@ class Sink(ABC):
     Attributes:
         needs_image: `write` uses the rendered image; if no sink does, the pipeline renders none.
         wants_stop: the user asked this sink to end the run, for example by closing its window.
+        stopping: whether the run was asked to stop; set by the pipeline, for a sink that waits for a reader.
         notes: messages to report once; may grow while running.
+        unwritten: results that were skipped, complete after `finish`; makes the exit code 3.
+        warnings: what is wrong with an output, each reported once; makes the exit code 3.
     """
 
     needs_image: bool = True
     wants_stop: bool = False
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
     notes: Sequence[str] = ()
+    unwritten: Sequence[Unwritten] = ()
+    warnings: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -38,6 +59,11 @@ class Sink(ABC):
     def scene_cuts(self) -> int:
         """Scene cuts seen by the sink's own renderer; 0 for a sink without one."""
         return 0
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Further numbers for the report, by name; complete after `finish`."""
+        return {}
 
     @abstractmethod
     def open(self, info: SourceInfo, size: tuple[int, int]) -> None:

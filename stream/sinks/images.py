@@ -7,11 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from stream.errors import ConfigError, OutputError, SinkError
+from stream.errors import ConfigError, OutputError
 from stream.files import WriteContent
-from stream.frames import Depth, RgbImage
+from stream.frames import Depth, Frame, RgbImage
 from stream.media import cv2
-from stream.sinks.per_frame import PerFrameSink
+from stream.sinks.per_frame import ItemError, PerFrameSink
 
 SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp"}
 """The suffixes that make an output path a single image, and their formats."""
@@ -63,10 +63,10 @@ class ImageSink(PerFrameSink):
             path, suffix=f".{format}", is_single=is_single, overwrite=overwrite, names=names, beside=beside
         )
 
-    def _content(self, depth: Depth, image: RgbImage) -> tuple[WriteContent, int]:  # noqa: ARG002 - the image only
+    def _content(self, frame: Frame, depth: Depth, image: RgbImage) -> tuple[WriteContent, int]:  # noqa: ARG002 - the image only
         height, width = image.shape[:2]
         if max(height, width) > (limit := _MAX_SIDE[self._format]):
-            raise SinkError(
+            raise ItemError(
                 f"an image of {width}×{height} does not fit the {self._format} format",
                 where=str(self.path),
                 allowed=f"sides up to {limit}",
@@ -78,9 +78,9 @@ class ImageSink(PerFrameSink):
             try:
                 ok, data = cv2.imencode(f".{self._format}", bgr, _OPTIONS[self._format])
             except cv2.error as error:
-                raise SinkError(f"cannot encode an image: {error.err}", where=str(self.path)) from error
+                raise ItemError(f"cannot encode an image: {error.err}", where=str(self.path)) from error
             if not ok:
-                raise SinkError(f"cannot encode a {width}×{height} image", where=str(self.path))
+                raise ItemError(f"cannot encode a {width}×{height} image", where=str(self.path))
             file.write(data.data)
 
         return write, bgr.nbytes

@@ -4,24 +4,36 @@ Invariant: no two frames of a run get the same name, even on a file system that 
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import urlsplit
 
 from stream.errors import OutputError, reason_of
-from stream.files import existing_parent
-from stream.frames import Frame
+from stream.files import existing_parent, fitted_stem, real
+from stream.frames import Frame, SourceInfo, SourceKind
 
 _BYTES_PER_PIXEL = {
     "npy": 4.0,
     "pfm": 4.0,
-    "exr": 4.0,
+    "conf": 4.0,
+    "exr": 3.9,
     "png16": 1.25,
+    "ply": 15.0,
+    "rrd": 4.3,
     "png": 0.8,
     "jpg": 0.13,
     "webp": 0.04,
+    "video": 0.01,
+    "depth video (ffv1)": 0.6,
+    "depth video (hevc12)": 0.4,
+    "depth video (float32)": 2.3,
 }
 """Exact for raw formats; for compressed ones, measured on a 1080p photograph and its depth with the sinks' settings."""
+
+_AFTER_SEQUENCE = ".0000000000.depth16.png.partial"
+"""The longest end of the name of a frame's file."""
 
 
 class FrameNames:
@@ -29,7 +41,8 @@ class FrameNames:
 
     An image keeps its own stem: `sub/a.jpg` gives `sub/a`. Images whose stems clash keep their suffix: `a.jpg` and
     `a.heic` give `a.jpg` and `a.heic`, and the sink appends its own suffix. A name that is still in use gets `_2`,
-    `_3`, … Video frames have no name and get their index: `000012`.
+    `_3`, … Video frames have no name and get their index: `000012`. A name too long for its suffix is cut, see
+    `files.fitted_stem`.
 
     Args:
         names: all input names (`Frame.name`), if known. Then both of two clashing files keep their suffix; otherwise
@@ -38,9 +51,18 @@ class FrameNames:
     """
 
     def __init__(self, names: Collection[str] = (), suffixes: Collection[str] = ("",)) -> None:
-        self._planned = _plan({_relative(name) for name in names}, suffixes)
+        self._longest = max(suffixes, key=lambda suffix: len(os.fsencode(suffix)))
+        self.shortened = 0
+        """Number of stems that were cut."""
+        planned = _plan({_relative(name) for name in names}, suffixes)
+        self._planned = {name: self._fit(stem) for name, stem in planned.items()}
         self._reserved = {_key(stem) for stem in self._planned.values()}
         self._used: set[str] = set()
+
+    @property
+    def planned(self) -> Collection[str]:
+        """The stems of the names that were known from the start."""
+        return self._planned.values()
 
     def stem(self, frame: Frame) -> str:
         """Return the stem of `frame`, with `/` between folders; never the same twice."""
@@ -52,19 +74,24 @@ class FrameNames:
         if not full:
             planned, fallback = f"{index:06d}", f"{index:06d}"
         else:
-            planned, fallback = self._planned.get(full, _short(full)), full
+            planned, fallback = self._planned.get(full) or self._fit(_short(full)), full
         stem = self._first_free(planned, fallback, is_planned=full in self._planned)
         self._used.add(_key(stem))
+        self.shortened += bool(full) and self._fit(_short(full)) != _short(full)
         return stem
 
     def _first_free(self, planned: str, fallback: str, *, is_planned: bool) -> str:
         if _key(planned) not in self._used and (is_planned or _key(planned) not in self._reserved):
             return planned
-        candidate, n = fallback, 1
+        candidate, n = self._fit(fallback), 1
         while _key(candidate) in self._used or _key(candidate) in self._reserved:
             n += 1
-            candidate = f"{fallback}_{n}"
+            candidate = self._fit(f"{fallback}_{n}")
         return candidate
+
+    def _fit(self, stem: str) -> str:
+        folder, slash, name = stem.rpartition("/")
+        return f"{folder}{slash}{fitted_stem(name, self._longest)}"
 
 
 def _plan(names: set[str], suffixes: Collection[str]) -> dict[str, str]:
@@ -76,6 +103,20 @@ def _plan(names: set[str], suffixes: Collection[str]) -> dict[str, str]:
         return all(wanted[_key(stem + suffix)] == 1 and _key(stem + suffix) not in full for suffix in suffixes)
 
     return {name: stem if is_free(stem := _short(name)) else name for name in names}
+
+
+def sequence_name(info: SourceInfo) -> str:
+    """What stands before the number in the name of a frame, as compositing programs expect it: `clip.` of `clip.mp4`.
+
+    Empty for stills, which have names of their own, and for a source without a name.
+    """
+    if info.kind is SourceKind.STILLS:
+        return ""
+    name = urlsplit(info.name).path if info.kind is SourceKind.NETWORK else info.name
+    is_device = info.kind in (SourceKind.CAMERA, SourceKind.PATTERN)
+    stem = name if is_device else PurePath(name).stem
+    plain = re.sub(r"[\\/:?#*%]", "_", stem).strip("._ ")  # programs that read sequences take % and # for the number
+    return f"{fitted_stem(plain, _AFTER_SEQUENCE)}." if plain else ""
 
 
 def _relative(name: str) -> str:
@@ -105,12 +146,15 @@ def check_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] 
     """
     where = str(path)
     try:
-        for source in inputs:
-            if source.exists() and path.exists() and os.path.samefile(source, path):
+        for source in inputs if path.exists() else ():  # a list may have millions of lines
+            # os.path, not Path: a name that the system does not allow is no file either.
+            if os.path.exists(source) and os.path.samefile(source, path):
                 raise OutputError("the output is the input", where=where, hint="choose another name")
-            if source.is_file() and path.is_dir() and os.path.samefile(source.absolute().parent, path):
+            if os.path.isfile(source) and path.is_dir() and real(path) in real(source).parents:
                 raise OutputError("the output folder contains the input", where=where, hint="choose another folder")
-        is_used = any(not entry.name.startswith(".") for entry in path.iterdir()) if path.is_dir() else path.exists()
+        is_used = (
+            any(not entry.name.startswith(".") for entry in path.iterdir()) if path.is_dir() else os.path.lexists(path)
+        )
     except OSError as error:
         raise OutputError(f"cannot be used: {reason_of(error)}", where=where) from error
     if is_used and not overwrite:
@@ -127,7 +171,7 @@ def estimated_bytes(format: str, size_hw: tuple[int, int], frame_count: int) -> 
     """Estimate the size of `frame_count` files of an image or depth format, in bytes.
 
     Args:
-        format: `npy`, `png16`, `pfm`, `exr`, `png`, `jpg` or `webp`.
+        format: `npy`, `png16`, `pfm`, `exr`, `ply`, `rrd`, `png`, `jpg`, `webp` or `video`.
         size_hw: (height, width) of each, in pixels.
 
     Raises:

@@ -1,6 +1,7 @@
 """What `depthstream bench` measures and prints; speed itself is not tested."""
 
 import json
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from stream.cli.main import invoke
 from stream.errors import UsageError
 from stream.media import av
 from stream.models import registry
+
+
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time three calls instead of four seconds of them."""
+    monkeypatch.setattr("stream.bench.network.timed", partial(timed, budget_s=0.0))
 
 
 def test_the_median_does_not_count_the_first_call() -> None:
@@ -74,6 +81,7 @@ def test_explicit_attention_is_attention(mask: str | None) -> None:
     assert not torch.equal(got, wanted)
 
 
+@pytest.mark.slow
 def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--size", "64x48", "--batch", "1,2", "--backend", "torch,onnx", "--input-size", "64"]
     files = ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]
@@ -101,6 +109,16 @@ def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 
+def test_steadiness_is_measured_on_the_demo_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "--parts", "steadiness", "--backend", "torch", "--precision", "fp32", "--input-size", "128"]
+    assert invoke([*arguments, "--size", "64x48", "--json", str(tmp_path / "b.json")]) == 0
+    assert "steadiness, starter: depth changes from frame to frame by" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "b.json").read_text())["steadiness"]
+    assert (row["model"], row["frames"]) == ("starter", 25)
+    assert 0 < row["steadied"] < row["raw"] < 0.1
+
+
+@pytest.mark.usefixtures("few_calls")
 def test_models_without_weights_get_synthetic_ones_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "-m", "dpt_levit_224", "--parts", "network", "--backend", "torch", "--precision", "fp32"]
     assert invoke([*arguments, "--batch", "1", "--size", "64x48"]) == 0
@@ -113,7 +131,7 @@ def test_models_without_weights_get_synthetic_ones_and_a_note(capsys: pytest.Cap
         (["--size", "641x480"], "--size: 641x480 cannot be encoded"),
         (["--size", "big"], "--size: 'big' is not a size"),
         (["--batch", "0"], "--batch: '0' is not a number from 1 on"),
-        (["--parts", "network,all"], "--parts: unknown part 'all' (allowed: network, pipeline, baseline)"),
+        (["--parts", "network,all"], "--parts: unknown part 'all' (allowed: network, pipeline, baseline, steadiness)"),
         (["-m", "midas-smal"], "did you mean midas-small?"),
         (["--layout", "overlay"], "--layout: unknown layout 'overlay'"),
     ],
@@ -125,6 +143,7 @@ def test_what_cannot_be_measured_is_one_line(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_calls")
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--parts", "network", "--backend", "torch", "--batch", "1", "--size", "64x48"]
     assert invoke([*arguments, "--json", str(tmp_path / "absent" / "b.json")]) == 1

@@ -195,6 +195,17 @@ def test_devices_and_links_to_them(tmp_path: Path) -> None:
         camera_index(str(tmp_path / "null"))
 
 
+def test_what_opencv_raises_is_one_line() -> None:
+    error = cv2.error("x")
+    error.err = "bad index"  # type: ignore[attr-defined]
+
+    def refuse(_index: int) -> camera.VideoCapture:
+        raise error
+
+    with pytest.raises(SourceError, match="cam:7: cannot be opened: bad index"):
+        CameraSource(7, open_capture=refuse)
+
+
 def test_interrupt_ends_after_the_read_in_progress() -> None:
     source: CameraSource
 

@@ -74,7 +74,7 @@ def test_a_device_that_takes_only_another_stream_is_refused(clip: Path, monkeypa
         opened.append(av.open(address))
         return opened[-1]
 
-    monkeypatch.setattr(hwaccel, "_opened", without_device)
+    monkeypatch.setattr(hwaccel, "open_input", without_device)
     with pytest.raises(SourceError, match="vulkan cannot decode this video"):
         hwaccel.open_container(str(clip), "vulkan", CaptureLog())
     with pytest.raises(AssertionError, match="not open"):

@@ -6,13 +6,15 @@ from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import stream
 from stream.capture.video.file import VideoSource
 from stream.capture.video.network import Liveness, LiveSource, open_network
-from stream.errors import SourceError
+from stream.cli.main import invoke
+from stream.errors import ConfigError, SourceError
 from stream.frames import SourceKind
 from stream.jobs.options import from_options
 from stream.media import av, cv2
@@ -305,3 +307,85 @@ def test_a_recording_ends_well_where_the_stream_does(transport_stream: bytes, tm
 def test_live_and_no_live_reach_the_source(option: bool | None, liveness: str) -> None:
     text = None if option is None else "live" if option else "file"
     assert from_options("http://x/y", {"live": text}).capture.live == liveness
+
+
+def test_input_options_reach_the_server_and_secrets_stay_there(clip: Path, tmp_path: Path) -> None:
+    given = {
+        "headers": "Authorization: Bearer s3cret\r\nX-Camera: 7",
+        "user_agent": "player/1",
+        "referer": "http://x/",
+        "cookies": "id=s3cret; path=/",
+    }
+    notes: list[str] = []
+    with HttpServer({"/clip.mp4": Answer(clip.read_bytes())}) as server:
+        report = stream.run(server.url(), output=tmp_path / "out.mp4", input_option=given, on_note=notes.append)
+        sent = server.headers[0]
+        with pytest.raises(SourceError) as failure:
+            stream.run(server.url("/none.mp4"), output=tmp_path / "b.mp4", input_option=given)
+    assert (sent["authorization"], sent["x-camera"]) == ("Bearer s3cret", "7")
+    assert (sent["user-agent"], sent["referer"], sent["cookie"]) == ("player/1", "http://x/", "id=s3cret")
+    assert report.written == 12
+    assert "s3cret" not in f"{report.to_dict()} {notes} {failure.value}"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        (
+            "http://x/",
+            ["protocol_whitelist=file"],
+            "--input-option: unknown input option 'protocol_whitelist' (allowed: ",
+        ),
+        ("http://x/", ["Bearer s3cret"], "--input-option: must be KEY=VALUE"),
+        ("http://x/", ["probesize=s3cret"], "--input-option: probesize must be a whole number"),
+        ("rtsp://x/", ["rtsp_transport=s3cret"], "--input-option: unknown rtsp_transport (allowed: tcp, udp, "),
+        (
+            "http://x/",
+            ["rtsp_transport=udp"],
+            "--input-option: http:// does not take rtsp_transport (allowed: user_agent, ",
+        ),
+        ("udp://x:1", ["headers=A: s3cret"], "--input-option: udp:// does not take headers (allowed: buffer_size, "),
+        ("pattern:testsrc2", ["headers=A: s3cret"], "--input-option: does not apply: a pattern is no network source"),
+        ("x.mp4", ["headers=A: s3cret"], "x.mp4: no such file"),
+    ],
+)
+def test_input_options_that_do_not_apply_are_refused_without_showing_them(
+    capsys: pytest.CaptureFixture[str], source: str, options: list[str], says: str
+) -> None:
+    given = [word for one in options for word in ("--input-option", one)]
+    assert invoke(["run", source, "-o", "never.mp4", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"depthstream: {says}")
+    assert "s3cret" not in error
+
+
+def test_input_options_may_come_from_a_file_python_or_several_options() -> None:
+    merged = from_options("http://x/", {"input_option": ("headers=A: 1", "headers=B: 2", "user_agent=me")})
+    assert merged.capture.input_options == {"headers": "A: 1\r\nB: 2", "user_agent": "me"}
+    numbers = from_options("http://x/", {}, base={"capture": {"input_options": {"probesize": 500000}}})
+    assert numbers.capture.input_options == {"probesize": "500000"}
+    with pytest.raises(ConfigError) as refusal:
+        from_options("http://x/", {"input_option": {"header": "s3cret"}})
+    assert str(refusal.value).startswith("input_option: unknown input option 'header'")
+    assert "s3cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("clip.h264", {"container_format": "h264"}),
+        ("clip.mkv", {"mux_options": {"live": "1"}}),  # what a live sender has written, without a duration
+    ],
+)
+def test_a_video_of_a_stated_size_is_a_file_even_without_a_duration(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    content = write_video(tmp_path / name, frames=20, **options).read_bytes()
+    with HttpServer({f"/{name}": Answer(content, ranges=True)}) as server:
+        with closing(open_network(server.url(f"/{name}"))) as source:
+            frames = list(source)
+            assert not source.info.is_live
+        assert [number_of(frame.rgb) for frame in frames] == list(range(20))
+        assert frames[-1].time_s == pytest.approx(19 / 25, abs=0.002)
+        with closing(open_network(server.url(f"/{name}"), live=Liveness.LIVE)) as source:
+            assert source.info.is_live

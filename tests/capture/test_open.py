@@ -13,7 +13,8 @@ from PIL import Image
 
 from stream.capture import camera
 from stream.capture.base import Source
-from stream.capture.open import open_source
+from stream.capture.memory import Images
+from stream.capture.open import open_images, open_source
 from stream.capture.parse import SCHEMES, SourceForm, parse_source
 from stream.config import CaptureConfig
 from stream.errors import SourceError, SourceNotFoundError, StreamError, UsageError
@@ -61,7 +62,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("pattern:testsrc2", "pattern", "testsrc2"),
         ("rtsp://u:p@host/x", "network", "rtsp://u:p@host/x"),
         ("https://host/live.m3u8", "network", "https://host/live.m3u8"),
-        ("UDP://@:5000", "network", "UDP://@:5000"),
+        ("UDP://@:5000", "network", "udp://@:5000"),
         ("photos", "folder", "photos"),
         ("photos/", "folder", "photos/"),
         ("photos/*.jpg", "glob", "photos/*.jpg"),
@@ -74,6 +75,19 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("file:///x/a%20b.mov", "video", "/x/a b.mov"),
         ("12.mp4", "video", "12.mp4"),
         ("C:\\videos\\a.mp4", "video", "C:\\videos\\a.mp4"),
+        ("CAM:1", "camera", "1"),
+        ("Pattern:testsrc2", "pattern", "testsrc2"),
+        ("RTSP://u:P@Host/X", "network", "rtsp://u:P@Host/X"),
+        ("hls+HTTPS://host/A", "network", "hls+https://host/A"),
+        (" http://host/a.mp4\n", "network", "http://host/a.mp4"),
+        ("clip.mp4 ", "video", "clip.mp4 "),
+        (" ./a.jpg", "picture", " ./a.jpg"),
+        ("FILE://localhost/x/a%20b.mov", "video", "/x/a b.mov"),
+        ("file:clip.mp4", "video", "clip.mp4"),
+        ("file:///x/caf%E9.mov", "video", os.fsdecode(b"/x/caf\xe9.mov")),
+        ("~/a.mov", "video", os.path.expanduser("~/a.mov")),
+        ("~nobody-here/a.mov", "video", "~nobody-here/a.mov"),
+        ("./7", "video", "./7"),
     ],
 )
 def test_what_a_text_means(there: Path, text: str, form: str, value: str) -> None:
@@ -88,11 +102,64 @@ def test_what_a_text_means(there: Path, text: str, form: str, value: str) -> Non
         ("", "the source is empty"),
         ("ftp://host/a.mp4", r"unknown kind of URL ftp:// \(allowed: rtsp"),
         ("cam:front", "'front' is not a camera number"),
+        ("99999999999999999999", "^9{20}: is not a camera's number"),
+        ("cam:" + "9" * 5000, "^cam:9{36}…: is not a camera's number"),
+        (" \t", "the source is empty"),
+        ("rtsp:host/x", "is neither a file nor a URL; a URL begins with rtsp://"),
+        ("file://host/x.mp4", "host would be another machine"),
+        ("x" * 300 + "://", "unknown kind of URL"),
     ],
 )
 def test_texts_that_mean_nothing(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "noted"),
+    [
+        ("2024", "video", "2024 is read as the file of that name; for the camera, name cam:2024"),
+        ("pattern:x.mp4", "video", "pattern:x.mp4 is read as the file of that name, not as a test pattern"),
+        ("cam:0.mp4", "video", ""),
+        ("rtsp:x.jpg", "picture", ""),
+        ("file:x.mp4", "video", ""),
+        ("photos/*.jpg", "picture", ""),
+        ("a%20b.mp4", "video", ""),
+        ("~x.png", "picture", ""),
+        (" ", "", ""),
+    ],
+)
+def test_what_exists_is_what_is_meant(there: Path, name: str, form: str, noted: str) -> None:
+    (there / name).touch()
+    if not form:
+        with pytest.raises(UsageError, match="the source is empty"):
+            parse_source(name)
+        return
+    parsed = parse_source(name)
+    assert (parsed.form, parsed.value, parsed.note) == (SourceForm(form), name, noted)
+
+
+def test_cam_always_means_the_camera(there: Path) -> None:
+    (there / "cam:0").mkdir()
+    parsed = parse_source("cam:0")
+    assert (parsed.form, parsed.value) == (SourceForm.CAMERA, "0")
+    assert parsed.note == "cam:0 is read as the camera; ./cam:0 is the folder of that name"
+    assert parse_source("./cam:0").form is SourceForm.FOLDER
+
+
+def test_the_folders_of_a_glob_may_look_like_one(there: Path) -> None:
+    (there / "photos").rename(there / "trip [2024]")
+    source, frames = opened_and_read("trip [2024]/*.png")
+    assert (frames, source.info.names) == (1, ("img10.png",))
+    assert opened_and_read("trip [2024]/**/*.png")[1] == 2
+
+
+def test_a_list_may_hold_names_that_are_not_utf8(there: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    (there / odd).write_bytes((there / "a.jpg").read_bytes())
+    (there / "list.txt").write_bytes(b"caf\xe9.jpg\n~x.jpg\na.jpg\n")
+    (there / "~x.jpg").write_bytes((there / "a.jpg").read_bytes())
+    assert opened_and_read("list.txt")[0].info.names == (odd, "~x.jpg", "a.jpg")
 
 
 def test_every_scheme_is_live_or_http() -> None:
@@ -178,14 +245,20 @@ def test_a_camera_is_asked_for_what_the_options_say(plugged_in: FakeCapture) -> 
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("clip.mp4", {"fps": 24}, "--fps: only applies to stills"),
-        ("moving.gif", {"fps": 24}, "--fps"),
-        ("moving.webp", {"fps": 24}, "--fps"),
+        ("udp://127.0.0.1:9", {"fps": 24}, "--fps: only applies to files"),
+        ("photos", {"max_seconds": 1.0}, "--max-seconds: does not apply: a still image has no duration without --fps"),
+        ("a.jpg", {"max_seconds": 1.0}, "--max-seconds: does not apply: a still image has no duration without --fps"),
+        ("a.jpg", {"multiple_of": 128}, "--multiple-of 128: 64×40 has less than 128 pixels on a side"),
+        ("clip.mp4", {"multiple_of": 48}, "--multiple-of 48: 64×40 has less than 48 pixels on a side"),
         ("pattern:testsrc2", {"fps": 24}, "--fps"),
         ("0", {"fps": 24}, "--fps"),
         ("0", {"start": 1.0}, "--start"),
         ("pattern:testsrc2", {"start": 1.0}, "--start"),
         ("photos", {"start": 1.0}, "--start: does not apply: a still image has no start time"),
+        ("a.jpg", {"end": 3.0, "fps": 5, "max_seconds": 1.0}, "--end: does not apply: a still image has no end time"),
+        ("photos", {"end": 3.0, "fps": 5, "max_seconds": 1.0}, "--end: does not apply: a still image has no end time"),
+        ("udp://127.0.0.1:9", {"max_seconds": 1.0}, "--max-seconds: does not apply: a live stream has no duration"),
+        ("udp://127.0.0.1:9", {"max_seconds": 1.0, "end": 3.0}, "--end: does not apply: a live stream has no end time"),
         ("a.jpg", {"end": 1.0}, "--end: does not apply: a still image has no end time"),
     ],
 )
@@ -194,6 +267,12 @@ def test_options_that_make_no_sense(there: Path, text: str, options: dict[str, o
     with pytest.raises(UsageError, match=said) as caught:
         open_source(text, options=CaptureConfig.model_validate(options))
     assert caught.value.exit_code == 2
+
+
+def test_an_end_is_blamed_for_images_in_memory_and_not_the_duration() -> None:
+    options = CaptureConfig(fps=5, max_seconds=0.4, end=3)
+    with pytest.raises(UsageError, match="--end: does not apply: a still image has no end time"):
+        open_images(Images([np.zeros((20, 20, 3), np.uint8)] * 3), options=options)
 
 
 def test_files_that_cannot_be_used(there: Path) -> None:
@@ -217,6 +296,8 @@ def test_files_that_cannot_be_used(there: Path) -> None:
         2,
         "nowhere/a.jpg: no such file or folder; the folder nowhere does not exist either",
     )
+    assert refusal("x" * 300)[0] == 1, "too long for the system"
+    assert refusal("a\0.mp4")[0] == 2
     assert refusal("missing/*.jpg") == (2, "missing/*.jpg: no file matches")
     assert refusal("empty.jpg") == (1, "empty.jpg: the file is empty")
     assert refusal("empty.mp4") == (1, "empty.mp4: the file is empty")

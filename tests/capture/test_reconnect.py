@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import stream
 from stream.capture.base import CaptureLog, Skipped, Source
 from stream.capture.reconnect import MAX_DELAY_S, ReconnectingSource
+from stream.channel import Listener
 from stream.errors import SourceError
-from stream.frames import Frame, SourceInfo, SourceKind
-from tests.support.media_files import number_of, write_video
+from stream.frames import AudioPacket, Frame, SourceInfo, SourceKind
+from tests.support.media_files import audio_of, number_of, write_video
 from tests.support.servers import RtspCamera, Talk, tcp_server
 
 RGB = np.zeros((2, 2, 3), np.uint8)
@@ -108,6 +110,40 @@ def test_frames_go_on_where_they_stopped_and_nothing_is_invented() -> None:
     assert (first.closed, second.closed) == (1, 0)
     source.close()
     assert second.closed == 1
+
+
+def sound_times(listener: Listener[AudioPacket]) -> list[float]:
+    return [float((item.packet.pts or 0) * item.packet.time_base) for item in listener.take()]
+
+
+def test_sound_goes_on_with_the_frames_after_an_interruption(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.ts", frames=10, audio_s=0.3)
+    first, second = Connection(3), Connection(3, fails=None)
+    for connection in (first, second):
+        connection.info = replace(connection.info, audio=audio_of(path))
+    source = World(first, second).source(ends=True)
+    assert source.info.audio is not None
+    listener = Listener(source.info.audio.packets, 1 << 20)
+    frames = list(source)
+    times = sound_times(listener)
+    half = len(times) // 2
+    moved_s = frames[3].time_s - frames[0].time_s  # both connections start at the same time of their own clock
+    assert half > 10
+    assert times[half:] == pytest.approx([time + moved_s for time in times[:half]], abs=1e-3)
+    assert listener.has_ended
+
+
+def test_sound_of_another_format_is_left_out_after_an_interruption_and_said(tmp_path: Path) -> None:
+    first, second = Connection(3), Connection(3, fails=None)
+    first.info = replace(first.info, audio=audio_of(write_video(tmp_path / "a.ts", frames=10, audio_s=0.3)))
+    other = write_video(tmp_path / "b.ts", frames=10, audio_s=0.3, audio_codec="libmp3lame")
+    second.info = replace(second.info, audio=audio_of(other))
+    source = World(first, second).source(ends=True)
+    assert source.info.audio is not None
+    listener = Listener(source.info.audio.packets, 1 << 20)
+    assert len(list(source)) == 6
+    assert 0 < len(listener.take()) < 30
+    assert "cam: no audio after the interruption, its format has changed" in source.log.notes
 
 
 def test_waits_double_to_a_limit_and_end_when_it_is_enough() -> None:
@@ -228,6 +264,20 @@ def test_frames_of_both_connections_arrive(clip: Path) -> None:
     numbers = [number_of(frame.rgb) for frame in frames]
     assert numbers.count(59) == 2
     assert all(late.pts > early.pts and late.index > early.index for early, late in pairwise(frames))
+    assert source.log.reconnects == 1
+
+
+def test_what_the_run_takes_does_not_count_against_a_reconnection(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stream.capture.open import open_source
+    from stream.config import CaptureConfig
+
+    free = [4 * 10**9]
+    monkeypatch.setattr("stream.machine.free_memory_bytes", lambda: free[0])
+    with tcp_server(RtspCamera(clip, hangs_up=True).talk, RtspCamera(clip, hangs_up=True).talk) as port:
+        source = open_source(f"rtsp://127.0.0.1:{port}/cam", options=CaptureConfig(reconnect_for_s=1))
+        free[0] = 0
+        assert [number_of(frame.rgb) for frame in source].count(59) == 2
+        source.close()
     assert source.log.reconnects == 1
 
 

@@ -67,3 +67,30 @@ def test_a_camera_that_vanishes_has_delivered_all_it_sent(clip: Path, hangs_up: 
     assert numbers == list(range(numbers[0], FRAMES))
     assert says in failure
     assert bool(says) == bool(failure)
+
+
+def test_a_camera_that_refuses_tcp_is_received_over_udp_which_is_said_and_counted(clip: Path) -> None:
+    cameras = [RtspCamera(clip, udp_only=True) for _ in range(2)]
+    with (
+        tcp_server(*(camera.talk for camera in cameras)) as port,
+        closing(open_network(f"rtsp://127.0.0.1:{port}/cam", max_frames=10)) as source,
+    ):
+        numbers = [number_of(frame.rgb) for frame in source]
+        notes = source.info.notes
+    assert numbers == list(range(numbers[0], numbers[0] + 10))
+    assert notes == (f"rtsp://127.0.0.1:{port}/cam: refuses TCP; receiving over UDP, which may lose packets",)
+    assert source.log.transport_fallbacks == 1
+    assert "PLAY" not in cameras[0].methods
+
+
+def test_the_transport_can_be_chosen_and_is_then_the_only_one_tried(clip: Path) -> None:
+    camera = RtspCamera(clip, udp_only=True)
+    chosen = {"rtsp_transport": "udp"}
+    with (
+        tcp_server(camera.talk) as port,
+        closing(open_network(f"rtsp://127.0.0.1:{port}/cam", max_frames=5, input_options=chosen)) as source,
+    ):
+        assert len(list(source)) == 5
+        assert (source.log.transport_fallbacks, source.info.notes) == (0, ())
+    with tcp_server(RtspCamera(clip).talk) as port, pytest.raises(SourceError, match="Protocol not supported"):
+        open_network(f"rtsp://127.0.0.1:{port}/cam", input_options=chosen)

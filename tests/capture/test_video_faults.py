@@ -10,6 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
+from stream.capture.base import CaptureLog
+from stream.capture.video import decode
+from stream.capture.video.decode import FrameMaker
 from stream.capture.video.file import VideoSource
 from stream.errors import SourceError, SourceNotFoundError, StreamError
 from stream.frames import Frame
@@ -238,6 +241,8 @@ def test_a_cut_behind_the_part_asked_for_is_no_matter(tmp_path: Path, options: d
     assert source.log.warnings == []
 
 
+VP8_START = b"\x9d\x01\x2a"
+"""In front of the size in a key frame; see RFC 6386."""
 DAMAGED: tuple[tuple[str, dict[str, Any]], ...] = (
     (".mp4", {}),
     (".mkv", {}),
@@ -267,6 +272,18 @@ def test_a_damaged_packet_costs_what_depends_on_it_and_is_named_once(
     assert source.log.warnings[0].startswith(f"{path}: 1 damaged packet could not be decoded")
 
 
+@pytest.mark.parametrize("size", [b"\0\0\0\0", b"\xff\x3f\xff\x3f"], ids=["none", "huge"])
+@pytest.mark.parametrize("key_frame", [0, 1])
+def test_a_key_frame_with_an_impossible_size_is_one_damaged_packet(tmp_path: Path, key_frame: int, size: bytes) -> None:
+    path = write_video(tmp_path / "a.webm", frames=20, gop=5, draw=grainy, codec="libvpx")
+    parts = path.read_bytes().split(VP8_START)
+    parts[key_frame + 1] = size + parts[key_frame + 1][4:]
+    path.write_bytes(VP8_START.join(parts))
+    source, frames = read(path)
+    assert numbers(frames) == [number for number in range(20) if number // 5 != key_frame]
+    assert source.log.warnings == [f"{path}: 5 damaged packets could not be decoded"]
+
+
 @pytest.mark.parametrize(
     ("options", "is_told"),
     [
@@ -286,16 +303,17 @@ def test_damage_is_told_if_it_lies_in_the_part_asked_for(
     assert [("damaged packet" in warning) for warning in source.log.warnings] == [True] * is_told
 
 
-@pytest.mark.parametrize("start_s", [None, 0.1])
+@pytest.mark.parametrize(("start_s", "first"), [(None, 5), (0.1, 8)])  # counted from the first that can be decoded
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_first_packet_that_is_damaged_costs_the_frames_before_the_next_keyframe(
-    tmp_path: Path, suffix: str, start_s: float | None
+    tmp_path: Path, suffix: str, start_s: float | None, first: int
 ) -> None:
     path = write_video(tmp_path / f"a{suffix}", frames=20, gop=5, codec="libx265", draw=grainy)
     overwrite(path, 0)
     source, frames = read(path, start_s=start_s)
-    assert numbers(frames) == list(range(5, 20))
-    assert source.log.warnings == [f"{path}: 1 damaged packet could not be decoded"]
+    assert numbers(frames) == list(range(first, 20))
+    lies_in_the_part = start_s is None
+    assert source.log.warnings == [f"{path}: 1 damaged packet could not be decoded"] * lies_in_the_part
 
 
 def test_a_file_whose_every_packet_is_damaged_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -304,3 +322,35 @@ def test_a_file_whose_every_packet_is_damaged_is_an_error_that_says_so(tmp_path:
         overwrite(path, index)
     with pytest.raises(SourceError, match="no frame that can be decoded: 3 damaged packets could not be decoded"):
         VideoSource(path)
+
+
+def test_a_pixel_aspect_ratio_that_no_format_has_is_ignored_and_said(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=2, codec="mpeg4", pixel_aspect=Fraction(4, 3))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"pasp") + 4
+    data[at : at + 8] = (255).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    path.write_bytes(data)
+    source, frames = read(path)
+    assert [frame.size for frame in frames] == [(48, 64)] * 2
+    assert source.info.notes == ("a pixel aspect ratio of 255 is stated; it is ignored and pixels are square",)
+
+
+def test_a_frame_that_cannot_be_converted_is_an_error_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise av.error.ArgumentError(22, "Invalid argument")
+
+    monkeypatch.setattr(decode, "to_rgb", refuse)
+    path = write_video(tmp_path / "a.mp4", frames=2)
+    with pytest.raises(SourceError, match=r"frame 0 \(64×48\) cannot be converted: Invalid argument") as caught:
+        read(path)
+    assert caught.value.where == str(path)
+
+
+def test_of_many_changes_of_size_the_first_is_noted_and_all_are_counted() -> None:
+    log = CaptureLog()
+    maker = FrameMaker(log, time_base=Fraction(1, 25))
+    for number in range(9):
+        maker.make(av.VideoFrame(64 + 2 * number, 48, "yuv420p"), number)
+    assert (log.notes, log.size_changes) == (["the frame size changed to 66×48 at frame 1"], 8)

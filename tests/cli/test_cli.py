@@ -194,11 +194,12 @@ def test_ctrl_c_on_a_live_source_finishes_the_recording(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_on_a_file_job_keeps_a_playable_partial(tmp_path: Path) -> None:
-    write_video(tmp_path / "long.mp4", frames=3000, gop=100)
-    assert interrupted(["run", "long.mp4"], tmp_path, "long_depth.partial.mp4") == 130
+    quick = ["--input-size", "64", "--backend", "torch"]  # an encoder looks ahead for a hundred frames
+    write_video(tmp_path / "long.mp4", frames=1000, gop=100)
+    assert interrupted(["run", "long.mp4", *quick], tmp_path, "long_depth.partial.mp4") == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["long.mp4", "long_depth.partial.mp4"]
     with av.open(str(tmp_path / "long_depth.partial.mp4")) as container:
-        assert 5 < sum(1 for _ in container.decode(video=0)) < 3000
+        assert 5 < sum(1 for _ in container.decode(video=0)) < 1000
 
 
 def test_the_webcam_config_runs_on_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from stream.cli.main import app, invoke
 from stream.cli.options import is_address
-from stream.config import DEFAULT_SERVE, Panel
+from stream.config import DEFAULT_SERVE, GENERATED_TOKEN, Panel
 from stream.jobs.options import OPTIONS
 from stream.live.server import Address, parse_address
+from tests.support.media_files import write_video
 
 
 def every_command(group: click.Group = app, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -52,6 +53,23 @@ def test_help_has_a_short_form_everywhere(path: tuple[str, ...], capsys: pytest.
     assert short.startswith(f"Usage: {' '.join(['depthstream', *path])} ")
 
 
+@pytest.mark.parametrize(
+    ("command", "usage", "output"),
+    [
+        ("survey", "[OPTIONS] [PHOTOS]...", "Folder to write; default: PHOTOS_survey, in the current folder."),
+        ("compare", "[OPTIONS] [SOURCE]", "Folder to write, or a video of a video; default: SOURCE_compare or"),
+    ],
+)
+def test_the_help_of_commands_with_several_models_says_what_they_write(
+    command: str, usage: str, output: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    text = " ".join(output_of([command, "--help"], capsys).split())
+    assert text.startswith(f"Usage: depthstream {command} {usage} ")
+    assert f"--output OUT {output}" in text
+    assert "RTMP" not in text.upper()
+
+
 def test_the_help_of_run_has_panels_choices_and_defaults(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,9 +100,22 @@ def test_the_help_of_run_has_panels_choices_and_defaults(
         (["--reconnect-for", "-1"], "--reconnect-for -1: must be 0 or more"),
         (["--layout", "above"], "--layout above: unknown value (allowed: side, depth, overlay)"),
         (["--end", "3", "--start", "5"], "--end 3: must be after start (5 s)"),
-        (["--save", "npy,tga"], "--save npy,tga: unknown value (allowed: npy, png16, pfm, exr)"),
+        (["--save", "npy,tga"], "--save npy,tga: unknown value (allowed: npy, png16, pfm, exr, ply, video16, conf)"),
         (["--set", "inference.batch=0"], "--set inference.batch=0: must be 1 or more"),
         (["--set", "inference.batch=0", "--batch", "300"], "--batch 300: must be 256 or less"),
+        (["--output", ""], "--output '': is empty"),
+        (["-m", ""], "--model '': is empty"),
+        (["--save", ""], "--save '': names no format"),
+        (["-m", "a", "-m", ""], "--model '': names no model"),
+        (
+            ["--set", "render=5"],
+            "--set render=5: render is a section; it has the keys render.layout, render.colormap, "
+            "render.range, render.alpha",
+        ),
+        (["--set", "layot=side"], "--set layot=side: unknown key layot; did you mean render.layout?"),
+        (["--set", "batch=0"], "--set batch=0: must be 1 or more"),
+        (["-m", "a=b.pt", "--weights", "c.pt"], "--model a=b.pt: the weights are given twice: b.pt and c.pt"),
+        (["--device", "x", "--start", "2", "--end", "1"], "--end 1: must be after start (2 s)"),
         (["--config", "c.yaml", "--start", "9"], "c.yaml: capture.end: must be after start (9 s), got 8"),
         (["--config", "bad.yaml"], "bad.yaml: inference.batch: must be 1 or more, got 0"),
     ],
@@ -109,6 +140,50 @@ def test_a_file_is_overridden_by_set_and_set_by_options(
     assert (inference["batch"], inference["threads"], inference["target_fps"]) == (4, 3, 2.0)
     assert values["source"] == "a.mp4"
     assert (values["model"]["name"], values["model"]["also"]) == ("a", ["b"])
+
+
+def test_set_takes_the_name_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "run",
+        "0",
+        "--set",
+        "model=starter",
+        "--set",
+        "camera-size=64x48",
+        "--set",
+        "output=~/x",
+        "--print-config",
+    ]
+    values = yaml.safe_load(output_of(arguments, capsys))
+    assert (values["model"]["name"], values["capture"]["camera_size"]) == ("starter", [64, 48])
+    assert values["output"]["path"] == str(Path("~/x").expanduser())
+
+
+def test_the_first_model_may_have_its_file_like_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "0", "-m", "a=x.pt", "-m", "b=y.pt", "--device", "1", "--print-config"]
+    values = yaml.safe_load(output_of(arguments, capsys))
+    assert (values["model"]["name"], values["model"]["weights"], values["model"]["also"]) == ("a", "x.pt", ["b=y.pt"])
+    assert values["inference"]["device"] == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["run", "a.mp4", "b.mp4"], "name an output with -o, quote a pattern ('*.jpg'), or name the folder"),
+        (["run", "a.mp4", "--serve", "9000"], "--serve takes HOST:PORT, or a port alone as --serve=PORT"),
+        (["run", "a.mp4", "--serve-token", "12345678"], "--serve-token takes its value as --serve-token=TOKEN"),
+        (["run", "-a.mp4"], "a file whose name begins with a hyphen is ./-a.mp4"),
+        (["models", "x"], "unexpected extra argument (x); see --help"),
+        (["run", "a.mp4", "--provider", "cuda", "--backend", "torch"], "remove it, or add --backend onnx"),
+    ],
+)
+def test_a_hint_is_what_was_probably_meant(
+    arguments: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "-a.mp4"):
+        write_video(tmp_path / name, frames=1)
+    assert hint in error_of(arguments, capsys)
 
 
 @pytest.mark.parametrize("arguments", [["0"], ["clip.mp4"], ["rtsp://host/x"], ["--batch", "4", "0"], ["-q", "0"]])
@@ -153,6 +228,12 @@ def test_serve_takes_the_next_word_only_if_it_is_an_address(
     assert printed(["run", *arguments], capsys) == expected
 
 
+@pytest.mark.parametrize("arguments", [["--serve-token", "clip.mp4"], ["--serve-token", "--serve", "clip.mp4"]])
+def test_a_source_is_never_taken_for_the_token(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load(output_of(["run", "--serve", *arguments, "--print-config"], capsys))
+    assert (values["source"], values["output"]["serve_token"]) == ("clip.mp4", GENERATED_TOKEN)
+
+
 def test_a_port_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_address("9000") == Address("127.0.0.1", 9000)
     assert not is_address("9000"), "it could be a camera"
@@ -169,6 +250,10 @@ def test_completion_offers_options_choices_and_models() -> None:
     assert "--reconnect-for" in offered("depthstream run --re", 2)
     assert offered("depthstream run --layout ", 3) == {"side", "depth", "overlay"}
     assert "dav2-small" in offered("depthstream run -m dav2", 3)
+    for command in ("compare", "survey"):
+        assert "dav2-small" in offered(f"depthstream {command} -m starter -m dav2", 5)
+        assert {"--max-frames", "--overwrite"} <= offered(f"depthstream {command} --", 2)
+    assert offered("depthstream survey holi", 2) == {"holi"}  # the shell looks for files
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,14 +1,19 @@
 """The progress display: plain lines in a log, a bar on a terminal, silence when quiet."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from stream.capture.base import CaptureLog, Skipped
-from stream.cli.progress import PLAIN_EVERY_S, ProgressDisplay, clock_text, describe
-from stream.metrics import Metrics
+from stream.cli.console import summary
+from stream.cli.display import PLAIN_EVERY_S
+from stream.cli.progress import ProgressDisplay, clock_text, describe, rate_text
+from stream.frames import SourceKind
+from stream.jobs.report import Report
+from stream.metrics import Metrics, Outcome
+from stream.pipeline.runner import Progress
 
 
 class Terminal(io.StringIO):
@@ -16,19 +21,60 @@ class Terminal(io.StringIO):
         return True
 
 
-def progress(written: int, total: int | None, now: list[float]) -> Any:
+def progress(
+    written: int, total: int | None, now: list[float], waiting: str = "", kind: SourceKind = SourceKind.VIDEO
+) -> Progress:
     metrics = Metrics(clock=lambda: now[0])
     metrics.written = written
     metrics.dropped["model_busy"] = 3
     log = CaptureLog(skipped=[Skipped(name="a", reason="x"), Skipped(name="b", reason="y")])
-    stages = SimpleNamespace(frames=[1] * 4, results=[1], refused=[], source=SimpleNamespace(log=log))
-    return SimpleNamespace(metrics=metrics, stages=stages, total=total)
+    stages = SimpleNamespace(
+        frames=[1] * 4, results=[1], refused=[], source=SimpleNamespace(log=log, info=SimpleNamespace(kind=kind))
+    )
+    stages.inference = SimpleNamespace(waiting=waiting)
+    return Progress(metrics=metrics, stages=stages, total=total)  # type: ignore[arg-type]
 
 
 def test_a_line_tells_everything() -> None:
     line = describe(progress(25, 100, [0.0]), elapsed_s=10)
     assert line == "25/100 frames · 0.0 fps · 0:30 left · queued 4+1 · dropped 3 · skipped 2"
     assert describe(progress(25, None, [0.0]), elapsed_s=70).startswith("25 frames · 0.0 fps · 1:10 ·")
+    late = describe(progress(0, 100, [0.0], waiting="first window: 12 of 32 frames"), elapsed_s=3)
+    assert "queued 4+1 · first window: 12 of 32 frames ·" in late
+    resumed = progress(20, 200, [0.0])
+    resumed.earlier = 100
+    assert describe(resumed, elapsed_s=10).startswith("120/200 frames, 100 of them before · 0.0 fps · 0:40 left")
+
+
+@pytest.mark.parametrize(("per_s", "text"), [(2.5, "2.5 photos/s"), (1.0, "1.0 photos/s"), (0.1, "10.0 s/photo")])
+def test_photos_are_counted_by_their_name_and_slow_ones_in_seconds(per_s: float, text: str) -> None:
+    assert rate_text(per_s, "photo") == text
+    assert rate_text(per_s, "frame") == f"{per_s:.1f} fps"
+    now, out = [0.0], io.StringIO()
+    with ProgressDisplay(stream=out, clock=lambda: now[0], stills="photo") as display:
+        for _ in range(2):
+            display(progress(0, 3, now, kind=SourceKind.STILLS))
+            now[0] += 2 * PLAIN_EVERY_S
+        assert display.unit == "photo"
+    assert out.getvalue().startswith("0/3 photos · 0:")
+    with ProgressDisplay(stream=io.StringIO(), clock=lambda: 0.0, stills="photo") as display:
+        display(progress(0, 3, [0.0]))
+        assert display.unit == "frame"
+
+
+def test_the_last_line_of_an_interruption_is_plain_where_photos_are_counted() -> None:
+    report = replace(
+        Report.of_failure("", source="", model="", duration_s=1.0),
+        outcome=Outcome.INTERRUPTED,
+        dropped={"stopped": 6},
+        abandoned=["depthstream-inference"],
+    )
+    assert summary(report, "photo") == "interrupted before the first photo was done"
+    some = replace(report, written=2, fps=0.25)
+    assert summary(some, "photo") == "interrupted after 2 photos · 4.0 s/photo · 6 left"
+    assert summary(some) == (
+        "interrupted after 2 frames · 0.2 fps · 6 dropped (stopped) · stuck and abandoned: depthstream-inference"
+    )
 
 
 def test_a_log_gets_a_plain_line_now_and_then() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stream.cli.display import PLAIN_EVERY_S
 from stream.cli.main import invoke
-from stream.cli.progress import PLAIN_EVERY_S, ProgressDisplay, describe_download
+from stream.cli.progress import ProgressDisplay, describe_download
 from stream.models import catalog
 from stream.models.catalog import STARTER
 from stream.models.weights import locate
@@ -235,8 +236,8 @@ def test_a_terminal_gets_one_bar_after_another(monkeypatch: pytest.MonkeyPatch) 
             for done in (200, 300):
                 now[0] += 1
                 display.download(megabytes(done, file, total))
-        assert display._bar is not None
-        assert [(task.completed, task.total) for task in display._bar.tasks] == [(3e8, 4e8)]
+        assert display._picture is not None
+        assert [(task.completed, task.total) for task in display._picture.tasks] == [(3e8, 4e8)]
         display.download(megabytes(399, "next.pt"))  # too soon after the last one
         display.download(megabytes(400, "next.pt"))
     assert "big.pt: 300 MB of 900 MB" in out.getvalue()

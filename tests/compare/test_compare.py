@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ import torch
 from PIL import Image
 
 from stream.cli.main import invoke
-from stream.compare import inference, job
-from stream.compare.agreement import agreement, fit_scale_shift
+from stream.compare import engine, inference
+from stream.compare.agreement import agreement, averaged, fit_scale_shift
+from stream.compare.candidates import Candidate, candidates_of
 from stream.compare.outputs import AgreementSink, ContactSheetSink
 from stream.compare.sheet import GAP_PX, MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer
+from stream.config import Config
 from stream.errors import SinkError
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame
 from stream.infer import device
-from stream.media import av
+from stream.media import av, cv2
 from stream.models import registry
+from stream.render.colormap import NO_ANSWER
 from stream.render.range import FrameRange
 from tests.support.fakes import frame
 from tests.support.manifests import checkpoint, reference
 from tests.support.media_files import write_video
 from tests.support.paths import DATA
 from tests.support.picture_files import save, save_heic, scene
+from tests.support.pumping import SIZE, views
 
 SMALL = "midas_v21_small_256"
 
@@ -90,9 +95,9 @@ def test_agreement_with_metric_depth_is_in_metres() -> None:
     reference_map = np.where(wavy() > 2.5, near, far)
     off = np.where(wavy() > 2.5, near, far)
     off[:30] = np.where(off[:30] == near, far, near)  # the upper half is the wrong way round
-    found = agreement(off, reference_map, is_metric=True)
+    found = agreement(off, reference_map, kind=DepthKind.METRIC_DEPTH)
     assert found.delta_1_25 < 0.9
-    assert agreement(reference_map, reference_map, is_metric=True).abs_rel == pytest.approx(0, abs=1e-6)
+    assert agreement(reference_map, reference_map, kind=DepthKind.METRIC_DEPTH).abs_rel == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("values", [np.zeros((4, 4), np.float32), np.full((1, 1), 7, np.float32)])
@@ -108,10 +113,60 @@ def test_ranks_of_ties_are_shared() -> None:
     assert agreement(a, b).spearman == pytest.approx(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
+def holed(values: np.ndarray[Any, np.dtype[np.float32]], *, above: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.where(values > above, np.float32(np.nan), values)
+
+
+@pytest.mark.parametrize("kind", list(DepthKind))
+def test_numbers_are_of_the_pixels_that_both_have_an_answer_for(kind: DepthKind) -> None:
+    values = wavy()
+    noisy = values + np.random.default_rng(0).normal(0, 0.3, values.shape).astype(np.float32)
+    known = (values <= 2.9) & (noisy > 1.2)
+    found = agreement(np.where(noisy > 1.2, noisy, np.nan).astype(np.float32), holed(values, above=2.9), kind=kind)
+    alone = agreement(noisy[known][None], values[known][None], kind=kind)
+    assert found is not None
+    assert alone is not None
+    assert (found.abs_rel, found.delta_1_25) == pytest.approx((alone.abs_rel, alone.delta_1_25), rel=1e-6)
+    assert found.spearman == pytest.approx(alone.spearman)
+    assert (found.compared, alone.compared) == (pytest.approx(known.mean()), 1)
+    fitted = fit_scale_shift(np.where(known, noisy, np.nan).astype(np.float32), values)
+    assert fitted.scale == pytest.approx(fit_scale_shift(noisy[known][None], values[known][None]).scale, rel=1e-6)
+
+
+def test_a_large_map_with_a_hole_gives_the_numbers_of_the_rest() -> None:
+    values = wavy(900, 1200)
+    sky = values.copy()
+    sky[:450] = np.nan
+    found, rest = agreement(3 * sky + 1, values), agreement(3 * values[450:] + 1, values[450:])
+    assert found is not None
+    assert rest is not None
+    assert found.abs_rel == pytest.approx(rest.abs_rel, abs=1e-4)
+    assert found.compared == pytest.approx(0.5, abs=0.01)
+
+
+def test_maps_without_an_answer_in_common_have_no_agreement() -> None:
+    values = wavy()
+    low, high = np.where(values < 2, values, np.nan), np.where(values < 2, np.nan, values)
+    assert agreement(low.astype(np.float32), high.astype(np.float32)) is None
+
+
+def test_relative_depth_agrees_with_metres_up_to_a_scale() -> None:
+    metres = wavy()
+    found = agreement(1 / metres, 1 / (7 * metres), kind=DepthKind.RELATIVE_DEPTH)
+    assert found is not None
+    assert found.abs_rel == pytest.approx(0, abs=1e-5)
+    halved = np.where(metres > 2, 1 / metres, 2 / metres)
+    one, other = (agreement(halved, 1 / (unit * metres), kind=DepthKind.RELATIVE_DEPTH) for unit in (1, 1000))
+    assert one is not None
+    assert other is not None
+    assert one.abs_rel > 0.05
+    assert one.abs_rel == pytest.approx(other.abs_rel, rel=1e-4)
+
+
 def compared(index: int, kind: DepthKind = DepthKind.RELATIVE_DISPARITY) -> tuple[Frame, ComparedDepth]:
     picture = frame(index, (60, 80))
     values = wavy()
-    other = Depth(values=(1 / values if kind is DepthKind.METRIC_DEPTH else 10 * values - 5), kind=kind, index=index)
+    other = Depth(values=(10 * values - 5 if kind.is_disparity else 1 / values), kind=kind, index=index)
     first = ComparedDepth(values=values, kind=DepthKind.RELATIVE_DISPARITY, index=index, others=(other,))
     return picture, first
 
@@ -129,6 +184,65 @@ def test_a_sheet_shows_all_models_in_the_same_colours(kind: DepthKind) -> None:
     near = np.unravel_index(wavy().argmax(), (60, 80))
     assert panes[1][near].min() == panes[2][near].max() == 255
     assert (sheet[:title].min(axis=(0, 2)) < 128).sum() > 10  # something is written above
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", list(DepthKind))
+def test_a_sheet_shows_what_has_no_answer_in_one_colour(kind: DepthKind) -> None:
+    picture, depth = compared(0, kind)
+    sky, holes = wavy() > 3, wavy() < 1.4
+    other = replace(depth.others[0], valid=~holes)
+    renderer = SheetRenderer(["one", "two"], colormap="viridis", range_policy=FrameRange())
+    nothing = np.zeros_like(sky)
+    for valid, second in (~sky, other), (nothing, other), (~sky, replace(other, valid=nothing)):
+        sheet = renderer.render(picture, replace(depth, valid=valid, others=(second,)))
+        for number, one in enumerate((valid, second.valid), start=1):
+            assert one is not None
+            pane = sheet[sheet.shape[0] - 60 :, number * (80 + GAP_PX) :][:, :80]
+            np.testing.assert_array_equal((pane == NO_ANSWER).all(axis=-1), ~one)
+
+
+def test_averaging_leaves_out_what_has_no_answer() -> None:
+    nan = np.nan
+    values = np.array([[1, 3, nan, 5, nan, nan], [2, 2, 7, 6, 9, nan]], np.float32)
+    np.testing.assert_allclose(averaged(values, (3, 1)), [[2, 6, nan]])
+    whole = wavy(90, 120)
+    np.testing.assert_array_equal(averaged(whole, (40, 30)), cv2.resize(whole, (40, 30), interpolation=cv2.INTER_AREA))
+
+
+def test_masks_are_kept_with_maps_on_the_disk_and_beside_other_maps(tmp_path: Path) -> None:
+    picture, depth = compared(0, DepthKind.RELATIVE_DEPTH)
+    masked = replace(depth.others[0], valid=wavy() < 2.5, model="two")
+
+    class Sky:
+        spec = registry.find("starter")
+
+        def key(self, frame: Frame) -> None:
+            pass
+
+        def infer(self, frames: list[Frame]) -> list[Depth]:
+            return [masked]
+
+    renderer = SheetRenderer(["one", "two"], colormap="gray", range_policy=FrameRange())
+    use = inference.ModelUse(Sky.spec)
+    stored = inference._stored(Sky(), use, picture, renderer.pane_size)  # type: ignore[arg-type]
+    np.savez(inference._stored_path(tmp_path, picture), **stored)  # type: ignore[arg-type]
+    first, second = inference.PrecomputedInference(Sky(), use, [tmp_path])._maps(picture)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(second.valid, masked.valid)
+    assert second.kind is DepthKind.RELATIVE_DEPTH
+    both = ComparedDepth.of(masked, [second])
+    assert (both.kind, both.model, both.all) == (masked.kind, "two", (both, second))
+    np.testing.assert_array_equal(both.valid, masked.valid)
+
+
+def test_means_leave_out_frames_without_anything_in_common(tmp_path: Path) -> None:
+    found = iter([{"abs_rel": 1.0}, {"abs_rel": None}, {"abs_rel": 3.0}])
+    sink = AgreementSink(tmp_path / "a.json", heading={}, measure=lambda _: {"A | B": next(found)})
+    for index in range(3):
+        sink.write(*compared(index), np.zeros((1, 1, 3), np.uint8))
+    sink.finish()
+    assert json.loads((tmp_path / "a.json").read_text())["mean"] == {"A | B": {"abs_rel": 2}}
 
 
 def test_large_pictures_are_shrunk_and_videos_stay_decodable() -> None:
@@ -165,7 +279,8 @@ def photos() -> None:
 
 def test_photos_give_sheets_a_contact_sheet_and_numbers(small_weights: Path) -> None:
     photos()
-    code = invoke(["compare", "photos", "-m", "starter", "-m", f"{SMALL}={small_weights}", "--report", "r.json", "-q"])
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}"]
+    code = invoke(["compare", "photos", *models, "--refine", "--steady", "--report", "r.json", "-q"])
     assert code == 3
     out = Path("photos_compare")
     assert {path.name for path in out.iterdir()} == {"a.png", "b.png", "contact_sheet.png", "compare.json"}
@@ -173,12 +288,16 @@ def test_photos_give_sheets_a_contact_sheet_and_numbers(small_weights: Path) -> 
     assert numbers["models"] == ["starter", SMALL]
     assert [result["name"] for result in numbers["results"]] == ["a.jpg", "b.heic"]
     pair = numbers["results"][0]["pairs"][f"starter | {SMALL}"]
-    assert set(pair) == {"abs_rel", "delta_1_25", "spearman"}
+    assert set(pair) == {"abs_rel", "delta_1_25", "spearman", "compared"}
+    assert pair["compared"] == 1
     mean = [result["pairs"][f"starter | {SMALL}"]["spearman"] for result in numbers["results"]]
     assert numbers["mean"][f"starter | {SMALL}"]["spearman"] == pytest.approx(np.mean(mean))
     assert pixels(out / "a.png").shape[1] == 3 * 64 + 2 * GAP_PX
     report = json.loads(Path("r.json").read_text())
     assert report["model"] == f"starter | {SMALL}"
+    assert (numbers["refined"], numbers["steadied"]) == ({"starter": False, SMALL: False}, False)
+    assert report["refined"] is False
+    assert "--steady has no effect on still images" in report["notes"]
     assert report["skipped"][0]["name"] == "broken.jpg"
 
 
@@ -186,7 +305,8 @@ def test_models_that_do_not_fit_together_give_the_same(
     small_weights: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos()
-    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]
+    save(Path("photos/large.png"), scene(204, 272))
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q", "--refine"]
     assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
     assert invoke(["compare", "photos", *models, "-o", "apart"]) == 3
@@ -195,19 +315,28 @@ def test_models_that_do_not_fit_together_give_the_same(
         np.testing.assert_allclose(pixels(f"apart/{name}"), pixels(f"together/{name}"), atol=1)
     apart, together = (json.loads(Path(folder, "compare.json").read_text()) for folder in ("apart", "together"))
     assert apart.keys() == together.keys()
+    assert apart["refined"] == together["refined"] == {"starter": True, SMALL: True}
+    assert apart["steadied"] is together["steadied"] is False
     for a, b in zip(apart["results"], together["results"], strict=True):
         assert a["name"] == b["name"]
         assert a["pairs"][f"starter | {SMALL}"] == pytest.approx(b["pairs"][f"starter | {SMALL}"], rel=1e-3)
 
 
 def test_a_video_gives_a_video_with_its_times(small_weights: Path, tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", pts=[0, 40, 90, 300], time_base=Fraction(1, 1000), audio_s=0.5)
-    assert invoke(["compare", "clip.mp4", "-m", "starter", "-m", f"{SMALL}={small_weights}", "-q"]) == 0
+    times, shown = {"pts": [0, 40, 90, 300], "time_base": Fraction(1, 1000)}, views(4)
+    write_video(tmp_path / "clip.mp4", **times, audio_s=0.5, size_hw=SIZE, draw=lambda at, _: shown[at].rgb)  # type: ignore[arg-type]
+    models = ["-m", "starter", "-m", f"{SMALL}={small_weights}"]
+    assert invoke(["compare", "clip.mp4", *models, "--steady", "-q"]) == 0
     with av.open("clip_compare.mp4") as made:
         assert [picture.pts for picture in made.decode(video=0)] == [0, 40, 90, 300]
         assert made.streams.audio
     numbers = json.loads(Path("clip_compare.json").read_text())
     assert [result["time_s"] for result in numbers["results"]] == [0, 0.04, 0.09, 0.3]
+    assert (numbers["refined"], numbers["steadied"]) == ({"starter": False, SMALL: False}, True)
+    changes = numbers["depth_change"]
+    assert list(changes) == ["starter", SMALL]
+    assert changes["starter"]["steadied"] < changes["starter"]["raw"]
+    assert changes["starter"]["pairs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -239,8 +368,8 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
 
 
 def test_names_are_catalog_names() -> None:
-    assert job.Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
-    assert job._candidates(["dav2-small", "starter"])[0].spec is registry.find("dav2-small")
+    assert Candidate.parse("dav2-small=x.pt").weights == Path("x.pt")
+    assert candidates_of(["dav2-small", "starter"], Config())[0].spec is registry.find("dav2-small")
 
 
 def test_what_is_needed_is_checked_before_the_first_model_runs(
@@ -248,7 +377,7 @@ def test_what_is_needed_is_checked_before_the_first_model_runs(
 ) -> None:
     photos()
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)
-    monkeypatch.setattr(job, "precompute_maps", lambda *_args: pytest.fail("a model was run"))
+    monkeypatch.setattr(engine, "precompute_maps", lambda *_args, **_options: pytest.fail("a model was run"))
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "--offline"]
     assert invoke(["compare", "photos", *models, "-m", "dpt_levit_224"]) == 1
     assert "dpt_levit_224.pt) are missing" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_the_tested_versions_lie_in_the_declared_ranges_and_none_is_missing() ->
 def test_the_lowest_versions_are_those_of_the_project() -> None:
     printed = subprocess.run([sys.executable, str(CI / "lowest.py")], capture_output=True, text=True, check=True).stdout
     lowest = dict(line.split("==") for line in printed.splitlines())
-    for wanted in requirements("openvino", "onnx", "plot", "int8", "web", "virtualcam"):
+    for wanted in requirements("openvino", "onnx", "plot", "int8", "web", "virtualcam", "rerun", "ray", "remote"):
         if wanted.name != "torch":
             assert f">={lowest[wanted.name]}" in str(wanted.specifier).split(",")
 

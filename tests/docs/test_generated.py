@@ -16,7 +16,7 @@ def generator(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
     yield generate
     for name in set(sys.modules) - before:
-        if name in ("generate", "api", "speed_table"):
+        if name in ("generate", "api", "cost", "simulate", "speed_table"):
             del sys.modules[name]
 
 

@@ -46,6 +46,15 @@ def test_links_and_paths_exist(page: Path) -> None:
     assert not missing
 
 
+def test_each_promise_on_security_names_a_test_that_exists() -> None:
+    rows = re.findall(
+        r"^\| (.+) \| `(tests/[\w/]+\.py)(?:::(\w+))?` \|$", text_of(REPOSITORY / "SECURITY.md"), re.MULTILINE
+    )
+    assert len(rows) == 20
+    for promise, path, name in rows:
+        assert f"def {name or 'test_'}" in text_of(REPOSITORY / path), promise
+
+
 def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block, span in COMMAND.findall(text_of(page)):

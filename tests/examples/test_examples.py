@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import OpenEXR
 import pytest
 import torch
 from PIL import Image
 
+from tests.sinks.test_rerun import columns
 from tests.support.manifests import checkpoint, reference
 from tests.support.media_files import write_video
 from tests.support.paths import DATA, REPOSITORY
@@ -43,7 +45,7 @@ def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_examples_are_short_and_all_are_tested() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"depth_at_point", "video_to_exr", "compare_models", "own_loop"}
+    assert names == {"depth_at_point", "video_to_exr", "compare_models", "own_loop", "own_module", "points_in_rerun"}
     for name in names:
         assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= MOST_LINES, name
 
@@ -56,13 +58,22 @@ def test_depth_at_a_point_is_printed_for_every_frame(example: Run) -> None:
 
 
 def test_a_video_becomes_one_exr_file_for_each_frame(example: Run, tmp_path: Path) -> None:
-    OpenEXR = pytest.importorskip("OpenEXR")
     clip = write_video(tmp_path / "clip.mp4", frames=3)
     assert "3 frames" in example("video_to_exr", clip, tmp_path / "out")
     files = sorted((tmp_path / "out").iterdir())
-    assert [file.name for file in files] == ["000000.exr", "000001.exr", "000002.exr"]
-    values = OpenEXR.File(str(files[0])).channels()["Y"].pixels
+    assert [file.name for file in files] == ["clip.000000.exr", "clip.000001.exr", "clip.000002.exr"]
+    values = OpenEXR.File(str(files[0])).channels()["Z"].pixels
     assert (values.dtype, values.shape) == (np.float32, (48, 64))
+
+
+def test_a_module_of_ones_own_writes_a_picture(example: Run, tmp_path: Path) -> None:
+    hazy = np.full((60, 80, 3), 200, np.uint8)
+    hazy[30:] = (200, 90, 10)  # near: one of its channels is dark
+    Image.fromarray(hazy).save(tmp_path / "photo.png")
+    assert "1 frames" in example("own_module", tmp_path / "photo.png", tmp_path / "depth.png")
+    with Image.open(tmp_path / "depth.png") as written:
+        rows = np.asarray(written).astype(int).sum(axis=2).mean(axis=1)
+    assert rows[-10:].mean() > rows[:10].mean() + 100, "near is bright"
 
 
 def test_two_models_are_compared_on_every_image(example: Run, tmp_path: Path) -> None:
@@ -86,3 +97,15 @@ def test_a_loop_of_ones_own_keeps_what_is_near(example: Run, tmp_path: Path) -> 
     rgba = np.asarray(Image.open(files[0]))
     assert rgba.shape == (48, 64, 4)
     assert np.mean(rgba[..., 3] == 255) == pytest.approx(0.25, abs=0.01)
+
+
+def test_points_are_recorded_for_rerun(example: Run, tmp_path: Path) -> None:
+    pytest.importorskip("rerun")
+    clip = write_video(tmp_path / "clip.mp4", frames=2)
+    lines = example("points_in_rerun", clip, tmp_path / "a.rrd", "--fov", "60").splitlines()
+    counts = [int(line.split()[2]) for line in lines]
+    points = columns(tmp_path / "a.rrd")["/points"]
+    assert [len(cloud) for cloud in points["Points3D:positions"]] == counts
+    assert [len(cloud) for cloud in points["Points3D:colors"]] == counts
+    assert all(0 < count <= 48 * 64 for count in counts)
+    assert all(line.endswith("focal length: --fov") for line in lines)

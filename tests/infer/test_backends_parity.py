@@ -25,6 +25,9 @@ FAMILIES = {
     "swin2": "dpt_swin2_tiny_256",
     "vit_hybrid": "dpt_hybrid_384",
     "vit_large": "dpt_large_384",
+    "zipdepth": "zipdepth_base",
+    "zipdepth for neural processors": "zipdepth_base_npu",
+    "zoe_depth_anything": "depth_anything_metric_depth_indoor",
 }
 
 

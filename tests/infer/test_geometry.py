@@ -47,6 +47,12 @@ def policy(
         (policy(518, Fit.LOWER_BOUND, 14), {}, (480, 640), (518, 686)),  # depth_anything_v2_vits
         (policy(518, Fit.LOWER_BOUND, 14), {}, (517, 333), (798, 518)),
         (policy(518, Fit.LOWER_BOUND, 14), {"input_size": 308}, (480, 640), (308, 406)),
+        (policy(384, Fit.SHORTER_SIDE), {}, (480, 640), (384, 512)),  # zipdepth_base
+        (policy(384, Fit.SHORTER_SIDE), {}, (517, 333), (608, 384)),
+        (policy(384, Fit.SHORTER_SIDE), {}, (384, 400), (384, 384)),  # a tie, to even
+        (policy(384, Fit.SHORTER_SIDE), {"input_size": 300}, (480, 640), (288, 384)),
+        (policy(384, Fit.SHORTER_SIDE), {}, (1, 1), (384, 384)),
+        (policy(384, Fit.SHORTER_SIDE), {}, (10, 1000), (384, 38400)),
         # starter: constant area
         (STARTER.input, {}, (480, 640), (192, 256)),
         (STARTER.input, {}, (517, 333), (288, 192)),

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from stream.infer.preprocess import (
     Preprocessor,
-    _antialiased,
     _bicubic,
     _cubic_taps,
     _summed_at_once,
     _summed_by_taps,
-    resize,
-    to_frame_size,
+    antialiased,
+    resized_on_host,
 )
 from stream.models.catalog import STARTER
+from stream.models.resize import resize, to_frame_size
 from stream.models.spec import Resample
 from tests.support.reference import image
 
@@ -36,7 +36,7 @@ def test_the_starters_input_is_resized_then_normalised() -> None:
 def test_strips_change_no_bit(width: int, height: int) -> None:
     rgb = torch.from_numpy(image(width, height))
     whole = resize(rgb.permute(2, 0, 1)[None].float(), (160, 224), Resample.BILINEAR_ANTIALIAS)
-    assert torch.equal(_antialiased(rgb, (160, 224)), whole)
+    assert torch.equal(antialiased(rgb, (160, 224)), whole)
 
 
 def test_bicubic_is_a_quarter_past_minus_one_with_replicated_borders() -> None:
@@ -86,6 +86,11 @@ def test_both_ways_to_sum_lines_are_equal() -> None:
 def test_any_picture_size_works_and_constants_stay(resample: Resample, size_hw: tuple[int, int]) -> None:
     x = torch.full((1, 3, *size_hw), 0.25)
     for target in ((32, 32), (1, 5), size_hw):
+        if resample.is_on_host:
+            rgb = resized_on_host(np.full((*size_hw, 3), 64, np.uint8), target, resample, longest=24)
+            assert (rgb.dtype, rgb.shape) == (np.uint8, (*target, 3))
+            assert (rgb == 64).all()
+            continue
         got = resize(x, target, resample)
         assert got.shape == (1, 3, *target)
         torch.testing.assert_close(got, torch.full_like(got, 0.25))

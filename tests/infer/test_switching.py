@@ -92,6 +92,9 @@ def test_a_fixed_range_must_mean_the_same_for_all(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError, match="metres for one model and disparity for another"):
         common_kind(from_options("0", {"range": "1:5"}), [engine.spec for engine in mixed])
     assert common_kind(from_options("0", {}), [engine.spec for engine in mixed]) is DepthKind.METRIC_DEPTH
+    farther = [replace(mixed[1].spec, output=DepthKind.RELATIVE_DEPTH), mixed[1].spec]
+    with pytest.raises(ConfigError, match="relative depth for one model and disparity for another"):
+        common_kind(from_options("0", {"range": "1:5"}), farther)
     for engine in mixed:
         engine.close()
 

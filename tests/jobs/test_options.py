@@ -19,7 +19,7 @@ FIELDS = dict(fields())
 
 def test_every_key_has_an_option_and_back() -> None:
     keys = [key for option in OPTIONS.values() for key in (option.key, option.rest) if key]
-    assert sorted([*keys, "source"]) == sorted(all_keys())
+    assert sorted([*keys, "source", "sources"]) == sorted(all_keys())
     flags = [flag for option in OPTIONS.values() for flag in (*option.flags, option.negative) if flag]
     assert len(set(flags)) == len(flags)
     assert all(option.help.endswith((".", "…")) for option in OPTIONS.values())
@@ -28,15 +28,17 @@ def test_every_key_has_an_option_and_back() -> None:
 def accepted(option: Option) -> set[Any]:
     """The types that a keyword accepts: the key's, and the texts that stand for it."""
     kinds = set(members(FIELDS[option.key].annotation))
+    if Path in kinds:  # and perhaps a text that is no path: a URL
+        return kinds - {Path} | {str, os.PathLike[str]}
     (kind,) = kinds - {NoneType}
     if option.rest:
         kinds.add(Sequence[str])
-    elif kind is Path:
-        kinds = kinds - {Path} | {str, os.PathLike[str]}
     elif get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
         kinds = kinds - {kind} | {str, Sequence[get_args(kind)[0]]}  # type: ignore[misc]
-    elif get_origin(kind) is tuple or option.metavar == "TIME":
+    elif get_origin(kind) is tuple or option.metavar in ("TIME", "SIZE", "LENGTH"):
         kinds.add(str)
+    further = {"device": {int}, "range": {tuple[float, float]}, "rerun": {os.PathLike[str]}, "model": {stream.Model}}
+    kinds |= further.get(option.name, set())
     if (option.negative and kind is not bool) or option.alone:
         kinds.add(bool)
     return kinds
@@ -69,7 +71,10 @@ def test_an_unknown_keyword_names_the_nearest() -> None:
         ({"layout": "above"}, "layout='above': unknown value (allowed: side, depth, overlay)"),
         ({"start": 5, "end": 4}, "end=4: must be after start (5 s)"),
         ({"preview": "sometimes"}, "preview='sometimes': unknown value (allowed: auto, window, off)"),
-        ({"save": ["npy", "tga"]}, "save=['npy', 'tga']: unknown value (allowed: npy, png16, pfm, exr)"),
+        (
+            {"save": ["npy", "tga"]},
+            "save=['npy', 'tga']: unknown value (allowed: npy, png16, pfm, exr, ply, video16, conf)",
+        ),
     ],
 )
 def test_an_error_names_the_keyword(options: dict[str, object], line: str) -> None:

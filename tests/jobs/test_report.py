@@ -21,10 +21,11 @@ def test_a_pipe_gets_one_line() -> None:
     assert json.loads(line)["error"] == "the camera is gone"
 
 
-def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_the_file_behind_it_stays(tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text("{}")
     (tmp_path / "link.json").symlink_to("real.json")
     REPORT.save(tmp_path / "link.json")
-    assert (tmp_path / "link.json").is_symlink()
-    assert json.loads((tmp_path / "real.json").read_text())["exit_code"] == 1
+    assert not (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "link.json").read_text())["exit_code"] == 1
+    assert (tmp_path / "real.json").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "real.json"]

@@ -4,12 +4,15 @@ import gc
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,18 +27,23 @@ from stream.errors import ModelError, OutputError, SinkError, SourceError, Sourc
 from stream.infer.engine import Engine
 from stream.jobs.options import from_options
 from stream.jobs.run import run_config
+from stream.jobs.supervise import Relay
 from stream.media import av
 from stream.metrics import Outcome
-from stream.pipeline.runner import Pipeline
+from stream.pipeline.runner import Pipeline, Progress
 from stream.render.layout import Layout
 from stream.render.range import EmaRange
 from stream.render.renderer import Renderer
+from stream.sinks.base import Unwritten
 from stream.sinks.video import VideoSink
+from tests.support.fakes import RecordingSink, ScriptedSource
 from tests.support.media_files import number_of, numbered, truncated, write_video
 from tests.support.paths import REPOSITORY
 from tests.support.picture_files import save, save_heic, scene, stored
 
 CONFIGS = REPOSITORY / "configs"
+QUICK: dict[str, Any] = {"input_size": 64}
+"""For tests of anything but the depth."""
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +100,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_video_keeps_frames_times_audio_and_duration(name: str, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", **VIDEOS[name])
-    report = stream.run(str(clip), output=tmp_path / "out.mp4", layout="side")
+    report = stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", **QUICK)
     assert report.outcome is Outcome.DONE
     assert video_times(tmp_path / "out.mp4") == video_times(clip)
     assert audio_packets(tmp_path / "out.mp4") == audio_packets(clip)
@@ -105,12 +113,13 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_playable_partial_and_a_report(
     def noise(index: int, size_hw: tuple[int, int]) -> Any:
         return np.random.default_rng(index).integers(0, 255, (*size_hw, 3), np.uint8)
 
-    write_video(tmp_path / "clip.mp4", size_hw=(128, 256), frames=150, draw=noise)
+    write_video(tmp_path / "clip.mp4", size_hw=(128, 256), frames=300, draw=noise)
 
     def limit_file_size() -> None:  # the system's own ENOSPC needs a disk; this one needs nothing
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 
-    command = [sys.executable, "-m", "stream", "run", "clip.mp4", "--layout", "side", "--report", "r.json"]
+    options = ["--layout", "side", "--input-size", "64", "--backend", "torch", "--preset", "ultrafast"]
+    command = [sys.executable, "-m", "stream", "run", "clip.mp4", "--report", "r.json", *options]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
     done = subprocess.run(
         command, capture_output=True, text=True, preexec_fn=limit_file_size, cwd=tmp_path, env=environment, check=False
@@ -126,7 +135,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_playable_partial_and_a_report(
     assert report["outputs"] == ["clip_depth.partial.mp4"]
     playable = VideoSource("clip_depth.partial.mp4")  # the last packet may be cut, which a player passes over
     try:
-        assert 20 < sum(1 for _ in playable) <= report["captured"] < 150
+        assert 20 < sum(1 for _ in playable) <= report["captured"] < 300
     finally:
         playable.close()
 
@@ -162,7 +171,7 @@ def test_a_real_size_video_keeps_everything(tmp_path: Path) -> None:
 
 def test_side_layout_shows_the_same_pictures_in_order(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", size_hw=(64, 96), frames=20)
-    stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", batch=4)
+    stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", batch=4, **QUICK)
     with av.open(str(tmp_path / "out.mp4")) as container:
         pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert pictures[0].shape == (64, 2 * 96 + 50, 3)
@@ -171,7 +180,7 @@ def test_side_layout_shows_the_same_pictures_in_order(tmp_path: Path) -> None:
 
 def test_a_part_of_a_video_starts_at_zero_with_its_audio(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", frames=50, audio_s=2.0)
-    report = stream.run(str(clip), output=tmp_path / "out.mp4", start="0.4", end="1.2")
+    report = stream.run(str(clip), output=tmp_path / "out.mp4", start="0.4", end="1.2", **QUICK)
     times = video_times(tmp_path / "out.mp4")
     assert report.written == len(times) == 20
     assert times[0][0] == 0
@@ -184,7 +193,7 @@ def test_a_part_of_a_video_starts_at_zero_with_its_audio(tmp_path: Path) -> None
 def test_a_truncated_video_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mkv", frames=100, size_hw=(64, 96))
     cut = truncated(whole, tmp_path / "cut.mkv", share=0.6)
-    report = stream.run(str(cut), output=tmp_path / "out.mp4")
+    report = stream.run(str(cut), output=tmp_path / "out.mp4", **QUICK)
     assert report.outcome is Outcome.DONE_WITH_SKIPS
     assert 20 < report.written < 100
     assert len(report.warnings) >= 1
@@ -205,7 +214,9 @@ def test_a_mixed_folder_is_upright_complete_and_names_what_it_skipped(tmp_path: 
     (photos / "notes.txt").write_text("not a picture")
     (photos / "broken.jpg").write_bytes((photos / "exif1.jpg").read_bytes()[:200])
 
-    report = run_config(from_options("photos", {"output": "out", "layout": "side", "save": "npy", "report": "r.json"}))
+    report = run_config(
+        from_options("photos", {**QUICK, "output": "out", "layout": "side", "save": "npy", "report": "r.json"})
+    )
 
     assert report.exit_code == 3
     assert [item["name"] for item in report.skipped] == ["broken.jpg"]
@@ -392,3 +403,59 @@ def test_iterating_leaves_no_thread_where_the_backend_fails(monkeypatch: pytest.
     with pytest.raises(ModelError, match="cannot be exported"):
         next(stream.iter_depth("pattern:testsrc", max_frames=1))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("depthstream-")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize(
+    ("source", "code", "name"), [("clip.mp4", 129, "out.partial.mp4"), ("pattern:testsrc2", 0, "out.mp4")]
+)
+def test_a_terminal_that_closes_leaves_a_playable_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, code: int, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", frames=500)
+
+    def close(progress: Progress) -> None:
+        if progress.metrics.written >= 3:
+            signal.raise_signal(signal.SIGHUP)
+
+    report = run_config(from_options(source, {"output": "out.mp4", "input_size": 64}), on_progress=close)
+    assert (report.exit_code, report.hung_up) == (code, True)
+    assert [path.name for path in tmp_path.glob("out*")] == [name]
+    with av.open(name) as container:
+        assert sum(1 for _ in container.decode(video=0)) == report.written
+
+
+class Watched(list[Any]):
+    """Counts the items that are looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        Watched.looked_at += len(self)
+        return super().__iter__()
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        Watched.looked_at += len(found)
+        return found
+
+
+def test_a_tick_looks_only_at_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "looked_at", 0)
+    source, sinks = ScriptedSource(1), [RecordingSink(), RecordingSink()]
+    lists = [Watched() for _ in range(8)]
+    source.log.notes, source.log.warnings, source.log.skipped = lists[:3]
+    stages: Any = SimpleNamespace(refused=lists[3])
+    for sink, unwritten, notes in zip(sinks, lists[4:6], lists[6:], strict=True):
+        sink.unwritten, sink.notes = unwritten, notes
+    skipped: list[str] = []
+    relay = Relay(source, stages, [], sinks, on_skip=lambda name, _reason: skipped.append(name))
+    for index in range(50):
+        for some in lists[4:6]:  # both sinks lose the same result
+            some.append(Unwritten(index=index, name=f"{index}.jpg", reason="full"))
+        for some in (*lists[:2], *lists[6:]):
+            some.append(f"note {index}")
+        relay()
+    assert skipped == [f"{index}.jpg" for index in range(50)]
+    assert Watched.looked_at == 6 * 50

@@ -5,11 +5,14 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import stream
-from stream.errors import SourceError
+from stream.compare.job import compare_config
+from stream.errors import SourceError, UsageError
+from stream.jobs.models import load_engine
 from stream.jobs.options import from_options
 from stream.jobs.run import run_config
 from stream.media import av
@@ -21,6 +24,7 @@ from tests.support.servers import (
     HttpServer,
     RtspCamera,
     Talk,
+    refused_port,
     send_then_close,
     send_then_stall,
     tcp_server,
@@ -116,3 +120,75 @@ def test_a_recording_survives_a_sender_that_falls_silent(clip: Path, tmp_path: P
         run_config(from_options(f"tcp://127.0.0.1:{port}", options), on_progress=watch)
     assert pts_of(tmp_path / "rec.partial.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["rec.partial.mp4"]
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happened in which order: `model` when one is loaded; a test adds the rest."""
+    happened: list[str] = []
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        engine = load_engine(*args, **kwargs)
+        happened.append("model")
+        return engine
+
+    monkeypatch.setattr("stream.jobs.run.load_engine", load)
+    monkeypatch.setattr("stream.jobs.opening.load_engine", load)
+    return happened
+
+
+@pytest.mark.parametrize("face", ["run", "iter_depth"])
+def test_a_live_source_is_opened_when_the_model_is_ready(
+    clip: Path, tmp_path: Path, order: list[str], face: str
+) -> None:
+    def talk(connection: socket.socket, _stopped: threading.Event) -> None:
+        order.append("connected")
+        connection.sendall(clip.read_bytes())
+
+    with tcp_server(talk) as port:
+        url = f"tcp://127.0.0.1:{port}"
+        if face == "run":
+            assert stream.run(url, output=tmp_path / "rec.mp4", reconnect_for=0).written > 0
+        else:
+            assert list(stream.iter_depth(url, reconnect_for=0))
+    assert order == ["model", "connected"]
+
+
+def test_what_has_no_effect_is_said_when_the_live_source_is_open(clip: Path, tmp_path: Path, order: list[str]) -> None:
+    def talk(connection: socket.socket, _stopped: threading.Event) -> None:
+        order.append("connected")
+        connection.sendall(clip.read_bytes())
+
+    with tcp_server(talk) as port:
+        options: Any = {"output": tmp_path / "rec.mp4", "reconnect_for": 0, "max_frames": 1, "recursive": True}
+        stream.run(f"tcp://127.0.0.1:{port}", on_note=order.append, **options)
+    said = "--recursive has no effect: the source is no folder"
+    assert [text for text in order if text in (said, "model", "connected")] == ["model", "connected", said]
+
+
+def test_a_file_behind_a_url_is_opened_before_the_model_is_loaded(order: list[str]) -> None:
+    with pytest.raises(SourceError, match="Connection refused"):
+        stream.run(f"http://127.0.0.1:{refused_port()}/clip.mp4", output="out.mp4")
+    assert order == []
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        ("rtsp://127.0.0.1:1/x", {"start": 1.0}, "--start: does not apply: a live stream has no start time"),
+        ("udp://127.0.0.1:1", {"output": "x.txt"}, "cannot write .txt files"),
+        ("tcp://127.0.0.1:1", {"colormap": "blue"}, "blue"),
+        ("cam:97", {}, "cam"),
+    ],
+)
+def test_what_is_wrong_with_a_live_source_is_said_before_the_model_is_loaded(
+    order: list[str], source: str, options: Any, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        stream.run(source, **options)
+    assert order == []
+
+
+def test_a_live_source_is_refused_for_a_comparison_without_connecting_to_it() -> None:
+    with pytest.raises(UsageError, match="a live source cannot be compared"):
+        compare_config(from_options(f"tcp://127.0.0.1:{refused_port()}", {}), ["starter", "dav2-small"])

@@ -1,108 +1,37 @@
 """The live page's server: who gets what, and what it refuses; over real connections to 127.0.0.1."""
 
+import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
-import anyio._backends._asyncio
-import anyio._core._fileio  # noqa: F401  before threads run: pytest rewrites anyio, and CPython 3.11 cannot do that in two
 import httpx
-import numpy as np
 import pytest
+import yaml
 
 import stream
 from stream.capture.base import CaptureLog
 from stream.cli.main import invoke
+from stream.config import Config
 from stream.errors import MissingExtraError, SinkError, UsageError
-from stream.frames import Depth, DepthKind, Frame, SourceInfo, SourceKind
-from stream.live import server as page_server
-from stream.live.browser import BrowserSink
-from stream.live.preview import Preview
-from stream.live.server import MAX_BODY_BYTES, MAX_VIEWERS, MAX_WAITING_COMMANDS, Address, parse_address
+from stream.live import connections
+from stream.live import guard as page_guard
+from stream.live.guard import MAX_BODY_BYTES
+from stream.live.server import MAX_VIEWERS, MAX_WAITING_COMMANDS, Address, parse_address
 from stream.media import cv2
-from stream.metrics import Metrics
 from stream.pipeline.runner import Pipeline
 from stream.render.layout import Layout
 from stream.render.range import EmaRange
 from stream.render.renderer import Renderer
-from stream.sinks.video import VideoSink
 from tests.support.fakes import RecordingSink, ScriptedInference, ScriptedSource
-
-SIZE = (48, 64)
-WAIT_S = 20.0
-
-
-class Models:
-    names = ("one", "two")
-    current = 0
-
-
-def until(found: Callable[[], Any], what: str) -> Any:
-    give_up_s = time.monotonic() + WAIT_S
-    while time.monotonic() < give_up_s:
-        if value := found():
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"waited in vain for {what}")
-
-
-class Live:
-    """A sink that serves, and a pipeline's thread to feed it by hand."""
-
-    def __init__(self, folder: Path, address: str = "127.0.0.1:0", token: str | None = None) -> None:
-        self.said: list[str] = []
-        renderer = Renderer(layout=Layout.SIDE, colormap="inferno", range_policy=EmaRange())
-        self.preview = Preview(
-            renderer, models=Models(), record=VideoSink, folder=folder, writes_text=False, say=self.said.append
-        )
-        self.preview.metrics = Metrics()
-        self.sink = BrowserSink(parse_address(address), controls=self.preview, token=token, say=self.said.append)
-        info = SourceInfo(
-            name="cam:0", size=SIZE, is_live=True, time_base=Fraction(1, 1000), rate=None, frame_count=None,
-            kind=SourceKind.CAMERA,
-        )  # fmt: skip
-        self.sink.open(info, SIZE)
-        self.url = self.sink.outputs[0]
-        self.port = int(self.url.rpartition(":")[2].rstrip("/"))
-        self.client = httpx.Client(base_url=self.url, timeout=WAIT_S, trust_env=False)
-        self.count = 0
-
-    def feed(self, size: tuple[int, int] = SIZE) -> bool:
-        rgb = np.full((*size, 3), self.count % 256, np.uint8)
-        frame = Frame(index=self.count, pts=self.count, time_base=Fraction(1, 1000), captured_at=0.0, rgb=rgb)
-        values = np.random.default_rng(self.count).random(size, np.float32)
-        depth = Depth(values=values, kind=DepthKind.RELATIVE_DISPARITY, index=self.count)
-        self.count += 1
-        shown = self.sink.write(frame, depth, rgb)
-        self.sink.poll()
-        return shown
-
-    def command(self, name: str, value: object) -> httpx.Response:
-        answer = self.client.post("command", json={"name": name, "value": value})
-        self.sink.poll()
-        return answer
-
-    def state(self) -> dict[str, Any]:
-        with self.client.stream("GET", "events") as answer:
-            for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    return dict(json.loads(line[6:]))
-        raise AssertionError("no state")
-
-    def connect(self, path: str = "/pictures") -> socket.socket:
-        """A viewer with a small receive buffer that has asked and reads nothing yet."""
-        viewer = socket.socket()
-        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        viewer.settimeout(WAIT_S)
-        viewer.connect(("127.0.0.1", self.port))
-        viewer.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
-        return viewer
+from tests.support.live_page import WAIT_S, Live
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -133,7 +62,7 @@ def test_nobody_watching_costs_no_encoding_and_many_cost_one(live: Live, monkeyp
     monkeypatch.setattr(cv2, "imencode", lambda *a: encoded.append(a[0]) or real(*a))
     live.feed()
     assert encoded == [".jpg"], "the first picture, for whoever comes"
-    until(lambda: live.sink._feed.newest.number == 1, "it to arrive")
+    until(lambda: live.sink.feed.newest.number == 1, "it to arrive")
     for _ in range(5):
         assert not live.feed()
     assert len(encoded) == 1
@@ -177,7 +106,7 @@ def test_a_stalled_viewer_holds_nobody_up_and_gathers_nothing(live: Live) -> Non
     for _ in range(300):
         before = received
         live.feed((480, 640))
-        sent += len(live.sink._feed.newest.jpeg)
+        sent += len(live.sink.feed.newest.jpeg)
         until(lambda before=before: received > before, "the quick viewer to get a picture")
     assert received > 10_000_000
     backlog = [task for task in threading.enumerate() if "browser" in task.name]
@@ -257,10 +186,110 @@ def test_snapshots_and_recordings_are_downloads_by_number(live: Live, tmp_path: 
         assert live.client.get(path).status_code in (404, 405)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "localhost:1", ""])
-def test_another_name_for_this_machine_is_refused(live: Live, host: str) -> None:
-    assert live.client.get("", headers={"Host": host}).status_code in (400, 421)
-    assert live.client.get("", headers={"Host": f"localhost:{live.port}"}).status_code == 200
+ROUTES = ("", "live.css", "live.js", "favicon.ico", "snapshot.png", "snapshot.npy", "events", "pictures")
+FOREIGN = (
+    "evil.example", "evil.example:80", "evil.example:{port}", "127.0.0.1.nip.io", "127.0.0.1:{port}.evil.example",
+    "localhost.evil.example", "evil-localhost", "0.0.0.0", "192.168.1.5:{port}", "[::2]", "127.1", "2130706433",
+    "localhost:http", "localhost@evil.example", "localhost:1:2", "depth.example", "",
+)  # fmt: skip
+OWN = (
+    "localhost:{port}", "localhost:9000", "LOCALHOST:9000", "localhost", "127.0.0.1:9000", "127.8.9.10", "[::1]:9000",
+    "depth.localhost:9000", "localhost.:9000",
+)  # fmt: skip
+
+
+def status(live: Live, path: str, headers: dict[str, str]) -> int:
+    with live.client.stream("GET", path, headers=headers) as answer:
+        return answer.status_code
+
+
+def test_a_name_that_may_be_anybodys_is_refused(live: Live) -> None:
+    live.feed()
+    claims = {"X-Forwarded-Host": "localhost", "Forwarded": "host=localhost", "X-Forwarded-For": "127.0.0.1"}
+    for host in FOREIGN:
+        sent = {"Host": host.format(port=live.port), **claims}
+        assert status(live, "", sent) in (400, 421), host
+        answer = live.client.post("command", json={"name": "freeze", "value": True}, headers=sent)
+        assert answer.status_code in (400, 421), host
+    for path in (*ROUTES, "recordings/0", "nothing"):
+        assert status(live, path, {"Host": "evil.example", **claims}) == 421
+    live.feed()
+    assert not live.preview.frozen
+
+
+def test_through_a_tunnel_every_name_of_this_machine_serves_all(live: Live) -> None:
+    live.feed()
+    for path in ROUTES:
+        assert status(live, path, {"Host": "localhost:9000"}) in (200, 204)
+    for host in (name.format(port=live.port) for name in OWN):
+        assert status(live, "", {"Host": host}) == 200, host
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        assert live.client.post("command", json={"name": "freeze", "value": True}, headers=own).status_code == 202
+        other = {"Host": host, "Origin": "http://localhost:3000"}
+        assert live.client.post("command", json={"name": "freeze", "value": False}, headers=other).status_code == 403
+
+
+def test_a_proxys_name_is_accepted_once_it_is_given(live: Live, tmp_path: Path) -> None:
+    refused = live.client.get("", headers={"Host": "depth.example:8443"})
+    assert refused.status_code == 421
+    assert "--serve-name depth.example" in refused.text
+    proxied = Live(tmp_path, names=["depth.example"])
+    proxied.feed()
+    page, command = "https://depth.example", {"name": "freeze", "value": True}
+
+    def posted(**headers: str) -> int:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return proxied.client.post("command", json=command, headers=sent).status_code
+
+    try:
+        for host in ("depth.example", "Depth.Example:8443", f"127.0.0.1:{proxied.port}"):  # proxies keep or replace it
+            assert proxied.client.get("", headers={"Host": host}).status_code == 200
+            assert posted(Host=host, Origin=page) == 202
+            assert posted(Host=host, Origin="https://evil.example", X_Forwarded_Host="evil.example") == 403
+            assert posted(Host=host, Origin="null") == 403
+        for host in ("depth.example.evil.example", "evil.depth.example", "evil.example"):
+            assert proxied.client.get("", headers={"Host": host}).status_code == 421
+            assert posted(Host=host, Origin=page) == 421
+    finally:
+        proxied.sink.finish()
+        proxied.client.close()
+    assert live.client.post("command", json=command, headers={"Origin": page}).status_code == 403
+    assert "--serve-name" in live.client.post("command", json=command, headers={"Origin": page}).text
+
+
+def test_the_page_works_under_any_path(live: Live) -> None:
+    page, script = live.client.get("").text, live.client.get("live.js").text
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    links += re.findall(r'(?:fetch|EventSource)\("([^"]*)"|\.(?:src|href) = "([^"]*)"', script)
+    flat = [part for link in links for part in ([link] if isinstance(link, str) else link) if part]
+    assert {"live.css", "live.js", "pictures", "command", "events", "pictures?", "recordings/"} <= set(flat)
+    for link in flat:
+        assert urljoin("https://host.example/depth/", link).startswith("https://host.example/depth/")
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("depth.example", ("depth.example",)),
+        ("Depth.Example., b.example", ("depth.example", "b.example")),
+        ("bücher.example", ("xn--bcher-kva.example",)),
+        ("[FE80::1]", ("fe80::1",)),
+    ],
+)
+def test_names_of_a_proxy(given: str, key: tuple[str, ...]) -> None:
+    assert Config.model_validate({"output": {"serve_name": given}}).output.serve_name == key
+
+
+def test_names_of_a_proxy_may_be_given_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--serve-name", "a.example", "--serve-name", "b.example,c.example"]
+    assert invoke(["run", "pattern:testsrc2", "--serve", *given, "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["output"]["serve_name"] == ["a.example", "b.example", "c.example"]
+
+
+@pytest.mark.parametrize("name", ["https://depth.example", "depth.example:8443", "depth.example/x", "a..b", "*"])
+def test_what_is_no_proxys_name_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "pattern:testsrc", "--serve", "--serve-name", name]) == 2
+    assert "must be a host name such as depth.example.org, without https://" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -282,6 +311,7 @@ def test_another_page_cannot_give_commands(live: Live, headers: dict[str, str], 
 
 
 def test_requests_are_small_and_few_and_errors_say_nothing(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SEAT_WAIT_S", 0.2)
     json_type = {"Content-Type": "application/json"}
     assert live.client.post("command", content=b"x" * (MAX_BODY_BYTES + 1), headers=json_type).status_code == 413
 
@@ -293,15 +323,16 @@ def test_requests_are_small_and_few_and_errors_say_nothing(live: Live, monkeypat
         assert live.client.post("command", content=body, headers=json_type).status_code == 400
     for _ in range(MAX_WAITING_COMMANDS + 20):
         live.client.post("command", json={"name": "freeze", "value": False})
-    assert len(live.sink._feed.commands) == MAX_WAITING_COMMANDS
+    assert len(live.sink.feed.commands) == MAX_WAITING_COMMANDS
     viewers = [live.connect() for _ in range(MAX_VIEWERS)]
     until(lambda: live.sink.viewers == MAX_VIEWERS, "a full house")
     assert live.client.get("pictures").status_code == 503
     for viewer in viewers:
         viewer.close()
-    monkeypatch.setattr(live.sink._feed, "snapshot", lambda: 1 / 0)
+    monkeypatch.setattr(live.sink.feed, "snapshot", lambda: 1 / 0)
     answer = live.client.get("snapshot.png")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    until(lambda: live.sink.notes, "the note")
     assert live.sink.notes == ["a request to the live page failed: ZeroDivisionError: division by zero"]
 
 
@@ -316,10 +347,12 @@ def test_off_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pytest.
             assert client.get(path).status_code == 401
             assert client.get(path, params={"token": token[:-1] + "~"}).status_code == 401
         compared: list[bytes] = []
-        real = page_server.hmac.compare_digest
-        monkeypatch.setattr(page_server.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
-        answer = client.get("/", params={"token": token})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        real = page_guard.hmac.compare_digest
+        monkeypatch.setattr(page_guard.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
+        for path, place in ("/", "./"), ("/live.js", "./live.js"), ("/recordings/0", "./0"):
+            answer = client.get(path, params={"token": token})
+            assert (answer.status_code, answer.headers["location"]) == (303, place), "under the path of a proxy, too"
+            assert str(answer.next_request and answer.next_request.url.path) == path
         assert "HttpOnly" in answer.headers["set-cookie"]
         assert client.get("/").status_code == 200, "by the cookie"
         assert compared, "in constant time"
@@ -418,12 +451,13 @@ def test_what_a_stalled_source_waits_for_is_told(live: Live) -> None:
 
     def told() -> bool:
         live.sink.poll()
-        return bool(live.sink._feed.answer()["waiting"] == "reconnecting (2)")
+        return bool(live.sink.feed.answer()["waiting"] == "reconnecting (2)")
 
     until(told, "the outage")
 
 
 def test_connections_that_say_nothing_are_dropped(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
     with contextlib.ExitStack() as opened:
         silent = [opened.enter_context(socket.create_connection(("127.0.0.1", live.port))) for _ in range(3)]
         for connection in silent:
@@ -431,6 +465,21 @@ def test_connections_that_say_nothing_are_dropped(live: Live, monkeypatch: pytes
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
     assert live.client.get("/").status_code == 200
+
+
+def test_a_body_does_not_wait_until_its_head_is_acknowledged(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_delay: list[int] = []
+    made = connections.Connection.connection_made
+
+    def seen(self: connections.Connection, transport: asyncio.Transport) -> None:
+        end: socket.socket = transport.get_extra_info("socket")
+        without_delay.append(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, transport)
+
+    monkeypatch.setattr(connections.Connection, "connection_made", seen)
+    assert live.client.get("/").status_code == 200
+    assert without_delay
+    assert all(without_delay)
 
 
 def test_deeply_nested_json_is_refused(live: Live) -> None:
@@ -463,13 +512,15 @@ def test_a_token_that_nobody_would_be_told_is_refused(capsys: pytest.CaptureFixt
 
 
 def test_the_token_is_not_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", "pattern:testsrc", "--serve", "0.0.0.0:0", "--serve-token", "a-long-secret"]
+    arguments = ["run", "pattern:testsrc", "--serve", "0.0.0.0:0", "--serve-token=a-long-secret"]
     assert invoke([*arguments, "--max-frames", "2", "--report", str(tmp_path / "r.json")]) == 0
     assert "a-long-secret" in capsys.readouterr().err
     assert "a-long-secret" not in (tmp_path / "r.json").read_text()
 
 
-@pytest.mark.parametrize("options", [["--serve-token", "12345678"], ["--virtual-camera-device", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--serve-token=12345678"], ["--serve-name", "x"], ["--virtual-camera-device", "x"]]
+)
 def test_options_of_what_was_not_asked_for_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "pattern:testsrc", *options]) == 2
-    assert f"{options[0]}: needs --" in capsys.readouterr().err
+    assert f"{options[0].partition('=')[0]}: needs --" in capsys.readouterr().err

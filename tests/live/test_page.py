@@ -2,11 +2,10 @@
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,49 +15,22 @@ import pytest
 from PIL import Image
 
 from stream.media import av
+from tests.support.chromium import chromium
 from tests.support.paths import REPOSITORY
-
-WAIT_S = 60.0
-FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-]  # fmt: skip
-
-
-def until(found: Callable[[], Any], what: str) -> Any:
-    give_up_s = time.monotonic() + WAIT_S
-    while time.monotonic() < give_up_s:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited in vain for {what}")
+from tests.support.servers import refused_port
+from tests.support.waiting import WAIT_S, until
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is needed (apt-get install chromium chromium-driver)")
-        pytest.skip("needs Chromium and its driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    made = webdriver.Chrome(options=options, service=Service(driver))
-    try:
+    with chromium(tmp_path / "profile") as made:
         yield made
-    finally:
-        made.quit()
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command and the address that it tells."""
-    command = [sys.executable, "-m", "stream", "run", "pattern:testsrc2", "--serve", "127.0.0.1:0", *options]
+def serving(folder: Path, *options: str, sources: Sequence[str] = ("pattern:testsrc2",)) -> Iterator[Any]:
+    """The command's process, and the address that it tells."""
+    command = [sys.executable, "-m", "stream", "run", *sources, "--serve", "127.0.0.1:0", *options]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     environment.pop("DISPLAY", None)
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -116,7 +88,7 @@ class Page:
 
 
 def test_people_at_the_page(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path) as (process, url):
+    with serving(tmp_path, "--input-size", "64") as (process, url):
         first = Page(browser, url)
         until(lambda: first.status() == "live", "the page to be live")
         until(first.moves, "the picture to move")
@@ -161,5 +133,94 @@ def test_people_at_the_page(browser: Any, tmp_path: Path) -> None:
         entry
         for entry in browser.get_log("browser")
         if entry["level"] == "SEVERE" and "ERR_CONN" not in entry["message"]
+    ]
+    assert severe == []
+
+
+class Tiles(Page):
+    """A tab on the page of several sources."""
+
+    def tile(self, number: int) -> Any:
+        return self.front().find_elements("css selector", "#tiles figure")[number]
+
+    def picture_of(self, number: int) -> np.ndarray:
+        image = self.tile(number).find_element("tag name", "img")
+        # An element's screenshot has whatever is at its place in the viewport, where the page is scrolled past it.
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+        png = image.screenshot_as_png
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+    def tile_moves(self, number: int) -> bool:
+        before = self.picture_of(number)
+        time.sleep(0.4)
+        return bool(np.abs(self.picture_of(number) - before).mean() > 0.2)
+
+    def colours(self, number: int) -> float:
+        """How far red, green and blue differ in the right half, which shows the depth."""
+        picture = self.picture_of(number)
+        depth = picture[:, picture.shape[1] * 6 // 10 :]
+        return float(np.abs(depth - depth.mean(2, keepdims=True)).mean())
+
+    def words(self, number: int) -> str:
+        return str(self.tile(number).find_element("css selector", "[role=status]").text)
+
+
+@pytest.mark.slow
+def test_people_at_the_page_of_several_sources(browser: Any, tmp_path: Path) -> None:
+    sources = ["pattern:smptebars", "pattern:testsrc2", f"tcp://127.0.0.1:{refused_port()}", "pattern:testsrc"]
+    with serving(tmp_path, "--camera-fps", "10", sources=sources) as (process, url):
+        page = Tiles(browser, url)
+        until(lambda: page.status() == "3 of 4 sources live", "three sources to be live")
+        names = [page.tile(number).find_element("tag name", "strong").text for number in range(4)]
+        assert names == sources
+        for number in (1, 3):
+            until(lambda number=number: page.tile_moves(number), f"tile {number} to move")
+            assert page.words(number) == "live"
+            label = page.tile(number).find_element("tag name", "img").get_attribute("alt")
+            assert label.startswith(sources[number])
+        assert "Connection refused" in page.words(2)
+        gone = page.tile(2).find_element("tag name", "img")
+        assert gone.value_of_css_property("opacity") == "0", "no broken image"
+        browser.execute_script("scrollTo(0, 0)")
+        assert browser.execute_script(
+            "return document.getElementById('controls').getBoundingClientRect().bottom <= innerHeight"
+        )
+
+        before = page.colours(1)
+        page.choose("colormap", "gray")
+        until(lambda: max(page.colours(number) for number in (0, 1, 3)) < before / 4, "gray in all")
+        button = page.tile(1).find_element("tag name", "button")
+        button.send_keys(" ")  # by keyboard
+        until(lambda: page.find("tile").get_attribute("value") == "1", "the tile to be chosen")
+        assert button.get_attribute("aria-pressed") == "true"
+        page.choose("colormap", "inferno")
+        until(lambda: page.words(1) == "colormap inferno", "the chosen one to say so")
+        until(lambda: page.colours(1) > before / 2, "colours in the chosen one")
+        assert max(page.colours(number) for number in (0, 3)) < before / 4, "the others stay gray"
+        until(lambda: page.tile_moves(1), "it to go on")
+        assert "inferno" not in page.words(0) + page.words(3)
+        page.find("freeze").click()
+        until(lambda: page.words(1) == "frozen", "one to freeze")
+        until(lambda: not page.tile_moves(1), "one to stand")
+        assert page.tile_moves(3)
+
+        page.find("record").click()
+        until(lambda: page.find("record").get_attribute("aria-pressed") == "true", "a recording")
+        time.sleep(1.5)
+        page.find("record").click()
+        link = until(lambda: page.front().find_elements("css selector", "#recordings a"), "its link")[0]
+        (file,) = tmp_path.glob("*.mp4")
+        assert "testsrc2" in file.name
+        assert link.get_attribute("href").endswith("recordings/0?tile=1")
+        assert page.find("save-picture").get_attribute("href").endswith("snapshot.png?tile=1")
+
+        page.choose("tile", "")
+        until(lambda: button.get_attribute("aria-pressed") == "false", "all to be chosen")
+        assert not page.find("save-picture").is_displayed()
+        process.terminate()
+        until(lambda: "stopped" in page.status() or "not connected" in page.status(), "word of the end")
+        assert process.wait(WAIT_S) == 3
+    severe = [
+        one for one in browser.get_log("browser") if one["level"] == "SEVERE" and "ERR_CONN" not in one["message"]
     ]
     assert severe == []

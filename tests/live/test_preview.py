@@ -53,8 +53,9 @@ class FakeWindow:
         self.keys: list[str] = []
         self.clicks: list[tuple[int, int]] = []
 
-    def show(self, image: RgbImage) -> None:
+    def show(self, image: RgbImage) -> bool:
         self.shown.append(image)
+        return True
 
     def poll_key(self) -> int:
         return ord(self.keys.pop(0)) if self.keys else -1
@@ -222,7 +223,12 @@ def test_the_next_model_is_asked_for_and_one_model_says_so(viewer: Viewer, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"), [(DepthKind.METRIC_DEPTH, "0.50 m"), (DepthKind.RELATIVE_DISPARITY, "disparity 0.5039")]
+    ("kind", "says"),
+    [
+        (DepthKind.METRIC_DEPTH, "0.50 m"),
+        (DepthKind.RELATIVE_DISPARITY, "disparity 0.5039"),
+        (DepthKind.RELATIVE_DEPTH, "depth 0.5039"),
+    ],
 )
 def test_a_click_tells_the_depth_there_and_follows_it(viewer: Viewer, kind: DepthKind, says: str) -> None:
     viewer.renderer.range_policy = FixedRange(0.1, 20)
@@ -239,6 +245,55 @@ def test_a_click_tells_the_depth_there_and_follows_it(viewer: Viewer, kind: Dept
     viewer.window.clicks = [(WIDTH + 10, 48)]
     viewer.press()
     assert viewer.preview.depth_at_point() is None
+
+
+def test_a_click_where_there_is_no_answer_says_so(viewer: Viewer) -> None:
+    frame, depth = result(1)
+    valid = np.ones((HEIGHT, WIDTH), bool)
+    valid[:, :64] = False
+    viewer.preview.show(frame, replace(depth, valid=valid))
+    viewer.window.clicks = [(63, 48)]
+    viewer.press()
+    assert viewer.preview.depth_at_point() == "no answer"
+    viewer.window.clicks = [(64, 48)]
+    viewer.press()
+    assert viewer.preview.depth_at_point() == "disparity 0.5039"
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (DepthKind.METRIC_DEPTH, "0.5 to 8 m"),
+        (DepthKind.RELATIVE_DISPARITY, "disparity 0.5 to 8"),
+        (DepthKind.RELATIVE_DEPTH, "depth 0.5 to 8"),
+    ],
+)
+def test_the_range_is_shown_with_what_it_is(tmp_path: Path, kind: DepthKind, says: str) -> None:
+    viewer = Viewer(tmp_path, kind=kind)
+    viewer.preview.command("range", "0.5:8")  # before the first image
+    viewer.see(1, kind=kind)
+    assert dict(viewer.preview.state()["numbers"])["range"] == says
+    assert viewer.preview.numbers()[-1].endswith(says)
+    nothing = replace(result(2, kind=kind)[1], valid=np.zeros((HEIGHT, WIDTH), bool))
+    viewer.preview.command("range", "frame")
+    viewer.preview.show(result(2)[0], nothing)
+    assert "range" not in dict(viewer.preview.state()["numbers"])
+
+
+def test_a_fixed_range_ends_with_the_kind_that_it_was_for(viewer: Viewer) -> None:
+    viewer.preview.command("range", "0.5:8")
+    viewer.see(1)
+    assert viewer.preview.state()["range"] == "0.5:8"
+    viewer.see(2, kind=DepthKind.METRIC_DEPTH, model="two")
+    assert viewer.preview.state()["range"] == "ema"
+    assert "0.5:8 was for numbers of another kind" in viewer.preview.state()["message"]
+
+
+def test_a_range_in_numbers_waits_until_it_is_known_what_they_mean(tmp_path: Path) -> None:
+    viewer = Viewer(tmp_path)
+    viewer.preview.command("range", "0.5:8")
+    assert viewer.preview.state()["range"] == "ema"
+    assert "from the first image on" in viewer.preview.state()["message"]
 
 
 def test_help_and_numbers_can_be_shown_and_hidden(viewer: Viewer) -> None:
@@ -269,7 +324,7 @@ def test_the_numbers_are_those_of_the_run(viewer: Viewer) -> None:
     assert lines[1] == "latency 50 ms, 95% below 50 ms"
     assert lines[2] == "dropped 1 corrupt, 60 model busy"
     assert lines[3] == "reconnected 2 times"
-    assert lines[4] == "starter  depth  gray  0 to 1"
+    assert lines[4] == "starter  depth  gray  disparity 0 to 1"
     viewer.preview.log = lambda: CaptureLog(waiting="reconnecting (4)")
     assert "reconnecting (4)" in viewer.preview.numbers()
 
@@ -379,12 +434,13 @@ def test_a_run_that_is_only_previewed_reports_the_scene_cuts(monkeypatch: pytest
                 yield replace(blank, rgb=noise)
 
     class Window(FakeWindow):
-        def show(self, image: RgbImage) -> None:
+        def show(self, image: RgbImage) -> bool:
             super().show(image)
             shown.release()
+            return True
 
-    monkeypatch.setattr("stream.jobs.run.open_config_source", lambda _config: Scenes(12, live=True))
-    monkeypatch.setattr("stream.live.window.OpenCvWindow", Window)
+    monkeypatch.setattr("stream.jobs.opening.open_config_source", lambda _config: Scenes(12, live=True))
+    monkeypatch.setattr("stream.live.window.open_window", Window)
     report = stream.run("cam:0")
     assert (report.shown, report.counters.get("scene_cuts")) == (12, 3)
 

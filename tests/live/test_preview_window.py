@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stream.capture.open import open_source
+from stream.live.grid import CELL_HW
 from stream.media import av
 from tests.support.paths import REPOSITORY
 from tests.support.virtual_display import virtual_display
+from tests.support.waiting import WAIT_S, until
 
 if not os.environ.get("CI"):  # there, a missing tool is a failure
     pytest.importorskip("Xlib", reason="needs python-xlib")
-
-WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def display() -> Iterator[str]:
     with virtual_display(1600, 900) as name:
         yield name
-
-
-def until(found: Callable[[], Any], what: str) -> Any:
-    """What `found` gives as soon as it is true."""
-    give_up_s = time.monotonic() + WAIT_S
-    while time.monotonic() < give_up_s:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain for {what}")
 
 
 class Screen:
@@ -99,24 +90,22 @@ class Screen:
         self.x.close()
 
 
-@pytest.fixture
-def child(display: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [
-        sys.executable,
-        "-c",
-        "from stream.cli.main import main; main()",
-        "run",
-        "pattern:testsrc2",
-        "--layout",
-        "side",
-        "-q",
-    ]
+@contextlib.contextmanager
+def previewing(display: str, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, with its window on the display."""
+    command = [sys.executable, "-c", "from stream.cli.main import main; main()", "run", *arguments, "-q"]
     environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def child(display: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with previewing(display, tmp_path, "pattern:testsrc2", "--layout", "side", "--input-size", "64") as process:
+        yield process
 
 
 def differs(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -205,3 +194,64 @@ def test_a_person_at_the_window(child: subprocess.Popen[str], display: str, tmp_
         assert child.stderr.read() == ""
     finally:
         screen.close()
+
+
+@pytest.mark.slow
+def test_a_person_at_the_window_of_several_sources(display: str, tmp_path: Path) -> None:
+    names = ["pattern:smptebars", "pattern:testsrc2"]
+    first = []
+    for name in names:
+        with contextlib.closing(open_source(name)) as source:
+            first.append(next(iter(source)).rgb)
+    with previewing(display, tmp_path, *names, "--layout", "side", "--colormap", "gray") as child:
+        screen = Screen(display)
+
+        def tile(number: int) -> NDArray[np.uint8]:
+            """The image in a tile, without the line above it: the frame, a gap and its depth."""
+            width = CELL_HW[1]
+            return screen.picture()[24:, number * width : (number + 1) * width]
+
+        def pane(number: int) -> NDArray[np.uint8]:
+            """The upper half of the frame: below, testsrc2 moves most."""
+            shown = tile(number)
+            high = round(CELL_HW[1] * 480 / (2 * 640 + 50))
+            top = (shown.shape[0] - high) // 2
+            return shown[top : top + high // 2, : CELL_HW[1] * 640 // (2 * 640 + 50)]
+
+        def expected(number: int) -> NDArray[np.uint8]:
+            height, width = pane(number).shape[:2]
+            return cv2.resize(first[number][:240], (width, height), interpolation=cv2.INTER_AREA)
+
+        def colours(number: int) -> float:
+            depth = tile(number)[:, CELL_HW[1] * 6 // 10 : CELL_HW[1] - 8].astype(int)
+            return float(np.abs(depth - depth.mean(2, keepdims=True)).mean())
+
+        def border(number: int) -> bool:
+            return bool((np.abs(tile(number)[100, :2].astype(int) - (234, 88, 12)) < 12).all())
+
+        try:
+            until(lambda: screen.picture().shape == (CELL_HW[0], 2 * CELL_HW[1], 3), "a tile for each")
+            until(lambda: min(tile(number).std() for number in (0, 1)) > 30, "a picture in each")
+            for number in (0, 1):
+                assert differs(pane(number), expected(number)) < 25, names[number]
+                assert differs(pane(number), expected(1 - number)) > 50, "its own picture"
+            before = tile(1)
+            until(lambda: differs(tile(1), before) > 0, "the second to move")
+            assert max(colours(number) for number in (0, 1)) < 1
+
+            screen.press("2")
+            until(lambda: border(1) and not border(0), "the second to be chosen")
+            screen.press("v")
+            until(lambda: colours(1) > 5, "colours in it")
+            assert colours(0) < 1, "and in no other"
+            screen.click(CELL_HW[1] // 4, CELL_HW[0] // 2)
+            until(lambda: border(0) and not border(1), "the first to be chosen by a click")
+            screen.press("v")
+            until(lambda: colours(0) > 5, "colours in it")
+
+            screen.press("q")
+            assert child.wait(WAIT_S) == 0
+            assert child.stderr is not None
+            assert child.stderr.read() == ""
+        finally:
+            screen.close()

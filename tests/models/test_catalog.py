@@ -14,6 +14,7 @@ from stream.models import catalog, registry
 from stream.models.layers import SameConv2d, fold_for_inference
 from stream.models.spec import ModelSpec
 from stream.models.starter import Starter
+from stream.models.suggest import without_row
 from stream.models.weights.locate import find_file, sha256
 from tests.support.paths import DATA
 
@@ -33,7 +34,11 @@ def test_a_row_is_consistent(spec: ModelSpec) -> None:
     assert spec.precisions[0] in ("fp32", "bf16", "fp16")
     assert "fp32" in spec.precisions
     assert all(side % spec.input.multiple_of == 0 for side in spec.input.size_hw)
-    assert (spec.max_depth_m is not None) == (spec.output.value == "metric_depth")
+    if "max_depth_m" in (options := dict(spec.options)):  # the scale of a head, without which it gives no metres
+        assert options["max_depth_m"] == spec.max_depth_m
+        assert (spec.max_depth_m is not None) == (spec.output.value == "metric_depth")
+    else:
+        assert spec.max_depth_m is None
     is_unpublished = "never released" in spec.summary
     assert spec.weights.packaged or spec.weights.url or is_unpublished
     assert json.loads(json.dumps(spec.describe()))["name"] == spec.name
@@ -45,6 +50,17 @@ def test_a_row_builds_without_memory_and_has_its_parameters(spec: ModelSpec) -> 
         return  # another runtime's file is its own network; see test_models_openvino
     network = registry.build(spec)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(spec.parameters_m, rel=0.02)
+
+
+@ROWS
+def test_a_licence_that_is_not_stated_is_said(spec: ModelSpec) -> None:
+    """Those of the metric checkpoints: the authors' pages give them for the relative ones."""
+    is_metric = spec.max_depth_m is not None or spec.name.startswith("metric_video")
+    assert spec.licence_stated == (not is_metric or spec.architecture == "zoe_depth_anything")
+    assert spec.describe()["licence_stated"] == spec.licence_stated
+    assert ("no licence is stated for it" in spec.licence_note) == (not spec.licence_stated)
+    assert ("not stated" in spec.licence_text) == (not spec.licence_stated)
+    assert ("commercial use" in spec.licence_note) == spec.forbids_commerce == ("-NC" in spec.licence)
 
 
 @ROWS
@@ -68,6 +84,72 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         registry.find("startr")
     assert str(caught.value) == "unknown model 'startr'; did you mean starter? `depthstream models` lists all"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("depth-anything/Depth-Anything-V2-Base-hff", "did you mean depth-anything-v2-base-hf?"),
+        ("depth_anything_v2_large", "did you mean depth_anything_v2_vitl?"),
+        ("LiheYoung/depth-anything-large", "did you mean depth_anything_vitl14?"),
+        ("depth_anything_v2_metric_indoor_base", "did you mean depth_anything_v2_metric_hypersim_vitb?"),
+        ("dpt-large-384-x", "did you mean dpt_large_384?"),
+        ("dpt_beit_512", "did you mean dpt_beit_l_512?"),
+        ("video-depth-anything-bas", "did you mean video-depth-anything-base"),
+        ("da3metric_larg", "did you mean da3metric_large"),
+        ("dav2-gaint", "did you mean dav2-giant?"),
+        ("dav2-bas", "did you mean dav2-base?"),
+        (
+            "depth-anything-v2",
+            "did you mean depth_anything_v2_vits or depth_anything_v2_vitb or depth_anything_v2_vitl?",
+        ),
+        ("vda-giant", "did you mean vda-large?"),
+        ("moge-2-vitg", "did you mean moge_2_vitl?"),
+        ("da3-tiny", "did you mean da3_small?"),  # none is smaller
+        ("zip", "did you mean zipdepth_base or zipdepth_base_npu?"),
+        ("moge", "did you mean moge_2_vits_normal or moge_2_vitb_normal or moge_2_vitl_normal?"),
+        ("depth-anything-3", "did you mean da3_small or da3_base or da3mono_large?"),
+        ("dav3-small", "did you mean da3_small?"),
+        ("depth-anything-3-mono-large", "did you mean da3mono_large?"),
+        ("vide", "did you mean video?"),
+        ("zoedepth", "unknown model 'zoedepth'; `depthstream models` lists all"),
+        ("mine/dav2.pth", "a checkpoint is named with --weights FILE, or with its model as -m NAME=FILE"),
+    ],
+)
+def test_no_other_size_is_suggested_than_the_one_that_is_meant(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.find(name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "nearest"),
+    [
+        ("da3-large", "CC-BY-NC-4.0", "da3_base"),
+        ("dav3-large", "CC-BY-NC-4.0", "da3_base"),
+        ("da3-giant", "CC-BY-NC-4.0", "da3_base"),
+        ("depth-anything/DA3-LARGE-1.1", "CC-BY-NC-4.0", "da3_base"),
+        ("depth-anything/DA3NESTED-GIANT-LARGE", "CC-BY-NC-4.0", "da3_base"),
+        ("Distill-Any-Depth-Base", "CC-BY-NC-4.0", "distill_any_depth_small"),
+        ("xingyang1/Distill-Any-Depth-Large-hf", "CC-BY-NC-4.0", "distill_any_depth_small"),
+        ("Ruicheng/moge-vitl", "MoGe-1", "moge_2_vitl"),
+        ("moge-3", "only version 2", "moge_2_vits_normal"),
+    ],
+)
+def test_of_a_published_model_without_a_row_it_is_said_why(name: str, reason: str, nearest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.find(name)
+    said, hint = str(caught.value).split("; nearest: ")
+    assert said.startswith(f"the model {name!r} has no row: ")
+    assert reason in said
+    assert hint.startswith(nearest)
+
+
+def test_no_model_of_the_catalog_counts_as_one_without_a_row() -> None:
+    for row in catalog.MODELS:
+        assert not [name for name in (row.name, *row.aliases) if without_row(name)]
+    for missing in catalog.WITHOUT_ROW:
+        assert [registry.find(name).name for name in missing.nearest] == list(missing.nearest)
 
 
 def test_the_manifest_is_that_of_the_file() -> None:
@@ -143,3 +225,8 @@ def test_same_padding_is_that_of_padding_the_input(kernel: int, stride: int, siz
     padded = nn.functional.pad(x, (left, total[1] - left, top, total[0] - top))
     wanted = nn.functional.conv2d(padded, conv.weight, conv.bias, stride, groups=4)
     torch.testing.assert_close(conv(x), wanted)
+
+
+def test_a_row_is_a_value() -> None:
+    """Rows are keys of caches."""
+    assert len({hash(spec) for spec in catalog.MODELS}) > 1

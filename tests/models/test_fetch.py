@@ -23,11 +23,13 @@ import pytest
 
 from stream.errors import ModelError
 from stream.models.spec import ModelSpec
-from stream.models.weights.download import Transfer, _Redirects, size_text
+from stream.models.weights.connection import Redirects
+from stream.models.weights.download import Transfer, size_text
 from stream.models.weights.fetch import Fetched, fetch
 from stream.notes import Notes, collected
 from tests.support.weights_server import (
     CONTENT,
+    GIT_BLOB,
     SHA256,
     Handler,
     Server,
@@ -290,11 +292,11 @@ def test_a_redirect_in_circles_ends(server: Server, run: Run) -> None:
 def test_a_redirect_from_https_to_http_is_refused() -> None:
     request, body = urllib.request.Request("https://a.invalid/x"), io.BytesIO()
     headers = http.client.HTTPMessage()
-    followed = _Redirects().redirect_request(request, body, 302, "Found", headers, "https://b.invalid/x")
+    followed = Redirects().redirect_request(request, body, 302, "Found", headers, "https://b.invalid/x")
     assert followed is not None
     assert followed.full_url == "https://b.invalid/x"
     with pytest.raises(ModelError, match=r"a\.invalid/x: redirects from https to http://b\.invalid/x"):
-        _Redirects().redirect_request(request, body, 302, "Found", headers, "http://b.invalid/x")
+        Redirects().redirect_request(request, body, 302, "Found", headers, "http://b.invalid/x")
     assert body.closed
 
 
@@ -377,6 +379,19 @@ def test_two_threads_fetch_once(server: Server, run: Run) -> None:
         assert first.result().sha256 == SHA256
         assert second.result() == Fetched(path=run.folder / "tiny.pt", sha256=None)
     assert len(server.requests) == 1
+
+
+def test_a_file_of_a_git_repository_is_checked_by_its_blob(server: Server, run: Run) -> None:
+    fetched = run(server.spec(sha256=None, git_blob=GIT_BLOB))
+    assert fetched.sha256 == SHA256
+    assert run.notes == [f"downloading tiny.pt to {run.folder}"]  # and none that it is not verified
+
+
+@pytest.mark.parametrize("sha256", [None, SHA256])
+def test_another_blob_is_deleted(server: Server, run: Run, sha256: str | None) -> None:
+    error = run.fails(server.spec(sha256=sha256, git_blob="0" * 40))
+    assert f"is not the published file: git blob {GIT_BLOB} instead of {'0' * 40}; run again" in error
+    assert run.left == []
 
 
 OTHER = """

@@ -14,7 +14,7 @@ from stream.models.catalog import STARTER
 from stream.models.weights import locate
 from stream.models.weights.fetch import Transfer
 from stream.models.weights.locate import Checked, Place, Verdict, find_file, search, sha256, verdict
-from tests.support.weights_server import CONTENT, SHA256, Server, serving
+from tests.support.weights_server import CONTENT, GIT_BLOB, SHA256, Server, serving
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_every_place_in_its_order(server: Server, cache: Path, tmp_path: Path, m
     monkeypatch.setenv("DEPTHSTREAM_WEIGHTS", str(tmp_path / "variable"))
     monkeypatch.chdir(tmp_path / "here")
     folders = [tmp_path / "option", Path("weights"), Path("checkpoints"), tmp_path / "variable", cache]
-    order = [put(folder / name) for folder in folders for name in ("tiny.pt", "tiny.safetensors")]
+    order = [put(folder / name) for folder in folders for name in ("tiny.safetensors", "tiny.pt")]
     given = put(tmp_path / "given.pt")
     spec = server.spec()
     assert find_file(spec, given, weights_dir=folders[0]).path == given
@@ -148,6 +148,21 @@ def test_a_file_of_the_users_own_is_used_and_said(
     assert notes == []
 
 
+def test_a_git_blob_is_compared_where_no_sha256_is_known(server: Server, cache: Path, notes: list[str]) -> None:
+    spec = server.spec(sha256=None, git_blob=GIT_BLOB)
+    path = put(cache / "tiny.pt")
+    assert find_file(spec) == Checked(path=path, sha256=SHA256)
+    assert verdict(spec, path, SHA256) is Verdict.PUBLISHED
+    assert notes == []
+    put(path, b"damaged")  # `printf damaged | git hash-object --stdin`
+    assert f"its git blob is 41aaf6536c40788a9d03437fd0e5f372a5e1d76a instead of the published {GIT_BLOB}" in refusal(
+        spec
+    )
+    given = put(cache.parent / "mine.pt", b"mine")
+    assert find_file(spec, given).path == given
+    assert notes == [f"{given}: not the published file (sha256 {sha256(given)})"]
+
+
 def test_a_converted_file_in_the_cache_is_no_damage(server: Server, cache: Path, notes: list[str]) -> None:
     path = put(cache / "tiny.safetensors", b"converted")
     find_file(server.spec())
@@ -205,6 +220,18 @@ def test_what_was_named_must_be_there(server: Server, tmp_path: Path) -> None:
             find_file(server.spec(), weights_dir=folder)
 
 
+def test_a_folder_that_is_named_as_weights_is_searched_for_the_models_file(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"holds no weights of tiny \(allowed: tiny.pt.*the folder is empty"):
+        find_file(server.spec(), folder)
+    put(folder / "other.pt")
+    with pytest.raises(UsageError, match="name the file itself"):
+        find_file(server.spec(), folder)
+    path = put(folder / "tiny.pt")
+    assert find_file(server.spec(), folder).path == path
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: "):
         sha256(tmp_path)
@@ -247,3 +274,24 @@ def test_a_non_commercial_licence_is_said_at_use_or_refused(tmp_path: Path, note
     notes.clear()
     registry.files(STARTER, commercial_only=True)
     assert notes == []
+
+
+def test_models_whose_files_have_one_name_keep_them_apart(server: Server, cache: Path, tmp_path: Path) -> None:
+    one, other = (
+        replace(server.spec(), name=name, weights=replace(server.spec(sha256=digest).weights, file=f"{name}/model.pt"))
+        for name, digest in (("one", SHA256), ("other", None))
+    )
+    transfers: list[Transfer] = []
+    assert find_file(one, on_progress=transfers.append).path == cache / "one" / "model.pt"
+    assert transfers[-1].file == "one/model.pt"
+    assert sorted(path.name for path in (cache / "one").glob("[!.]*")) == ["model.pt"]
+    assert search(other) is None
+    assert str((cache / "other").resolve()) in refusal(other, offline=True)
+
+    mine = put(tmp_path / "mine" / "other" / "model.pt", b"other")
+    put(tmp_path / "mine" / "model.pt", b"neither")
+    assert find_file(other, weights_dir=tmp_path / "mine").path == mine
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "other"):
+        assert find_file(other, folder).path == mine
+    with pytest.raises(UsageError, match="holds no weights of one"):
+        find_file(one, tmp_path / "mine")

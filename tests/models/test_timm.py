@@ -65,7 +65,8 @@ def test_the_table_of_models_that_need_timm_is_complete() -> None:
     assert set(with_timm) | set(without) <= {spec.architecture for spec in catalog.MODELS}
 
 
-def test_timm_is_imported_in_the_background_where_it_is_needed() -> None:
+def test_timm_is_imported_in_the_background_where_it_is_needed_beside_torchvision_of_any_build() -> None:
+    """Beside a CPU-only torch, PyPI's torchvision has no operators; beside a torch of its own build it has all."""
     python(
         f"""
 import threading
@@ -81,11 +82,19 @@ thread.join()
 registry.preload(registry.find("dpt_swin2_tiny_256"))
 assert threading.active_count() == 1
 assert {HEAVY}
+
+import torch
+from stream.models import torchvision_ops
+from torchvision.extension import _has_ops
+assert torchvision_ops.is_active() != _has_ops()
+assert torch.ops.torchvision.nms.default and torch.ops.torchvision.qnms.default
+torchvision_ops.import_torchvision()  # a second call does nothing
 """
     )
 
 
-def test_an_import_that_fails_is_reported_by_the_build() -> None:
+def test_a_torchvision_that_is_missing_or_broken_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('it is broken')")
     python(
         """
 import threading
@@ -101,26 +110,23 @@ except ImportError as error:
     assert error.name == "torchvision"
 else:
     raise AssertionError
-"""
+
+del sys.modules["torchvision"]
+sys.path.insert(0, sys.argv[1])
+from stream.models import torchvision_ops
+try:
+    torchvision_ops.import_torchvision()
+except RuntimeError as error:
+    assert str(error) == "it is broken"
+else:
+    raise AssertionError
+assert not torchvision_ops.is_active()
+""",
+        tmp_path,
     )
 
 
 IMPORT = "from stream.models import torchvision_ops\ntorchvision_ops.import_torchvision()\nimport torchvision\n"
-
-
-def test_torchvision_of_any_build_is_importable() -> None:
-    """Beside a CPU-only torch, PyPI's torchvision has no operators; beside a torch of its own build it has all."""
-    python(
-        f"""
-import torch
-{IMPORT}
-import timm
-from torchvision.extension import _has_ops
-assert torchvision_ops.is_active() != _has_ops()
-assert torch.ops.torchvision.nms.default and torch.ops.torchvision.qnms.default
-torchvision_ops.import_torchvision()  # a second call does nothing
-"""
-    )
 
 
 def test_nothing_is_defined_where_the_operators_exist() -> None:
@@ -137,24 +143,6 @@ except RuntimeError:  # not a matched pair: define what a matched one has
 assert not torchvision_ops.is_active()
 import timm
 """
-    )
-
-
-def test_another_failure_of_torchvision_is_not_hidden(tmp_path: Path) -> None:
-    (tmp_path / "torchvision.py").write_text("raise RuntimeError('it is broken')")
-    python(
-        f"""
-sys.path.insert(0, sys.argv[1])
-try:
-    {IMPORT.splitlines()[0]}
-    torchvision_ops.import_torchvision()
-except RuntimeError as error:
-    assert str(error) == "it is broken"
-else:
-    raise AssertionError
-assert not torchvision_ops.is_active()
-""",
-        tmp_path,
     )
 
 

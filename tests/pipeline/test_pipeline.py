@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -179,6 +180,40 @@ def test_ctrl_c(live: bool, outcome: Outcome, ending: str) -> None:
     assert sink.endings == [ending]
     assert len(sink.indices) < 100
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize(("live", "ending"), [(False, "keep_partial"), (True, "finish")])
+def test_a_terminal_that_closes_ends_a_run_in_order_however_often_it_says_so(live: bool, ending: str) -> None:
+    sink = RecordingSink()
+
+    def close(moment: str, _index: int) -> None:
+        if moment == "frame":  # the first one: a live source that is dropped from may end before many are written
+            signal.raise_signal(signal.SIGHUP)  # the kernel and the shell send one each
+
+    sink.hook = close
+    pipeline = Pipeline(ScriptedSource(10_000, live=live), ScriptedInference(), ScriptedRenderer(), [sink])
+    assert pipeline.run() is (Outcome.DONE if live else Outcome.INTERRUPTED)
+    assert pipeline.hung_up
+    assert sink.endings == [ending]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_a_terminal_that_closes_does_not_end_a_run_under_nohup() -> None:
+    sink = RecordingSink()
+
+    def close(moment: str, index: int) -> None:
+        if moment == "frame" and index == 3:
+            signal.raise_signal(signal.SIGHUP)
+
+    sink.hook = close
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = Pipeline(ScriptedSource(20), ScriptedInference(), ScriptedRenderer(), [sink]).run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert outcome is Outcome.DONE
+    assert len(sink.indices) == 20
 
 
 def test_closing_a_preview_ends_a_file_job_quietly() -> None:

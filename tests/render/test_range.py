@@ -1,5 +1,7 @@
 """Ranges: the official one per frame, the smoothed one over time, the fixed one in the model's units."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,31 +9,23 @@ from hypothesis import strategies as st
 
 from stream.errors import ConfigError
 from stream.frames import Depth, DepthKind
-from stream.media import cv2
 from stream.render.range import (
-    CUT_SIMILARITY,
     NEAREST_M,
+    NEAREST_SHARE,
     EmaRange,
     FixedRange,
     FrameRange,
     displayed,
     native,
     parse_range,
-    similarity,
-    thumbnail,
 )
+from tests.support.scenes import scene, textured
 
 RELATIVE, METRIC = DepthKind.RELATIVE_DISPARITY, DepthKind.METRIC_DEPTH
+UNITLESS = DepthKind.RELATIVE_DEPTH
 
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-def scene(seed: int, size: tuple[int, int] = (240, 640)) -> np.ndarray:
-    """An image of large soft shapes: enlarged noise of a few pixels."""
-    height, width = size
-    coarse = np.random.default_rng(seed).integers(0, 256, (max(2, height // 40), max(2, width // 40), 3), np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def ramp(lo: float, hi: float) -> np.ndarray:
@@ -65,6 +59,56 @@ def test_a_slow_pan_is_no_cut() -> None:
     assert policy.cuts == 0
 
 
+RATES_FPS = (60, 25, 6, 3, 1.5, 0.8)
+
+
+@pytest.mark.parametrize("fps", RATES_FPS)
+@pytest.mark.parametrize("make", [scene, textured])
+def test_a_pan_is_no_cut_at_any_rate(make: Callable[[int, tuple[int, int]], np.ndarray], fps: float) -> None:
+    wide = make(4, (480, 1600))
+    for speed in (0.15, 0.3, 0.5):  # of the image's width, a second
+        policy, left, step = EmaRange(), 0.0, speed * 640 / fps
+        for index in range(max(6, int(4 * fps))):
+            high = 6 + round(6 * np.sin(index))  # a hand
+            policy.range_for(ramp(0, 1), wide[high : high + 440, int(left) : int(left) + 640], index / fps)
+            if not 0 <= left + step <= 960:
+                step = -step
+            left += step
+        assert policy.cuts == 0, f"{speed:.0%} a second"
+
+
+@pytest.mark.parametrize("fps", RATES_FPS)
+@pytest.mark.parametrize("make", [scene, textured])
+def test_a_cut_is_found_at_any_rate(make: Callable[[int, tuple[int, int]], np.ndarray], fps: float) -> None:
+    policy = EmaRange()
+    scenes = [make(seed, (240, 320)) for seed in range(6)] + [np.zeros((240, 320, 3), np.uint8)]
+    for index in range(4 * len(scenes)):
+        policy.range_for(ramp(0, 1), scenes[index // 4], index / fps)
+    assert policy.cuts == len(scenes) - 1
+
+
+def test_the_range_settles_in_the_same_time_at_any_rate() -> None:
+    picture = scene(5)
+
+    def after_a_second(fps: int) -> float:
+        policy = EmaRange()
+        policy.range_for(ramp(0, 0), picture, 0.0)
+        for index in range(fps):
+            _, hi = policy.range_for(ramp(0, 1), picture, (index + 1) / fps)
+        return hi
+
+    assert after_a_second(25) == pytest.approx(1 - 0.9**25)
+    assert [after_a_second(fps) for fps in (1, 2, 5, 12, 30, 60, 240)] == pytest.approx([1 - 0.9**25] * 7)
+
+
+def test_frames_without_usable_times_count_as_25_a_second() -> None:
+    picture = scene(5)
+    for times in (None, None), (0.0, None), (None, 3.0), (5.0, 5.0), (5.0, 2.0):
+        policy = EmaRange()
+        policy.range_for(ramp(0, 0), picture, times[0])
+        assert policy.range_for(ramp(0, 1), picture, times[1]) == pytest.approx((0, 0.1))
+
+
 @pytest.mark.parametrize("gain", [0.5, 0.7, 1.2])
 @pytest.mark.parametrize("offset", [-30, 0, 30])
 def test_a_change_of_brightness_is_no_cut(gain: float, offset: int) -> None:
@@ -81,18 +125,6 @@ def test_noise_on_a_flat_picture_is_no_cut() -> None:
     for _ in range(10):
         policy.range_for(ramp(0, 1), rng.integers(100, 130, (120, 160, 3), np.uint8))
     assert policy.cuts == 0
-
-
-def test_different_scenes_and_black_are_cuts() -> None:
-    pictures = [thumbnail(scene(seed)) for seed in range(12)] + [np.zeros((12, 16), np.float32)]
-    alike = [similarity(a, b) for i, a in enumerate(pictures) for b in pictures[:i]]
-    assert max(alike) < CUT_SIMILARITY
-    assert similarity(pictures[0], pictures[0]) == 1
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (31, 17), (1080, 1920)])
-def test_every_size_has_a_thumbnail(size: tuple[int, int]) -> None:
-    assert thumbnail(np.full((*size, 3), 9, np.uint8)).shape == (12, 16)
 
 
 def test_fixed_range_is_fixed() -> None:
@@ -120,7 +152,11 @@ def test_parse_names_and_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "often", "1", "1:", ":1", "1:1", "2:1", "nan:1", "0:nan", "0:inf", "-inf:0", "1:2:3", "0:1e39", "a:b"]
+    "text",
+    [
+        *["", "often", "1", "1:", ":1", "1:1", "2:1", "nan:1", "0:nan", "0:inf", "-inf:0", "1:2:3", "0:1e39", "a:b"],
+        *["1:1.00000000001", "0:1e-320", "-5:-4.9999999999"],
+    ],
 )
 @pytest.mark.parametrize("kind", list(DepthKind))
 def test_parse_refuses_the_rest_in_one_line(text: str, kind: DepthKind) -> None:
@@ -132,6 +168,13 @@ def test_parse_refuses_the_rest_in_one_line(text: str, kind: DepthKind) -> None:
 def test_metric_ranges_begin_where_the_display_does(text: str) -> None:
     with pytest.raises(ConfigError, match=r"LO from 0\.05 metres"):
         parse_range(text, kind=METRIC)
+
+
+@pytest.mark.parametrize("text", ["0:10", "-1:10", "1e-45:2"])
+def test_ranges_of_relative_depth_begin_above_zero(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"relative depth is displayed as 1/z .allowed: LO above 0"):
+        parse_range(text, kind=UNITLESS)
+    assert parse_range("0.001:8", kind=UNITLESS).range_for(ramp(0, 1), scene(0)) == (1 / 8, 1000)
 
 
 def test_disparity_is_displayed_as_it_is_without_a_copy() -> None:
@@ -156,3 +199,47 @@ def test_a_smoothed_range_is_in_order_and_within_what_was_seen(ends: list[tuple[
         lo, hi = policy.range_for(np.array([[a, b]], np.float32), picture)
         assert lo <= hi
     assert policy.cuts == 0
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_relative_depth_is_displayed_near_as_large_whatever_its_scale(scale: float) -> None:
+    values = np.full((40, 60), 4, np.float32)
+    values[0, :4] = -3, 0, NEAREST_SHARE * 2, 2
+    shown = displayed(Depth(values=values * np.float32(scale), kind=UNITLESS, index=0)) * scale
+    nearest = NEAREST_SHARE * 4
+    np.testing.assert_allclose(shown[0, :5], [1 / nearest, 1 / nearest, 1 / nearest, 0.5, 0.25], rtol=1e-6)
+    assert native((0.25, 2), UNITLESS) == (0.5, 4)
+
+
+def test_relative_depth_may_be_as_large_as_float32() -> None:
+    values = np.array([[1.7e38, 3.4e38, 1e-45, 3.4e38]], np.float32)
+    assert np.isfinite(displayed(Depth(values=values, kind=UNITLESS, index=0))).all()
+
+
+def test_relative_depth_without_a_positive_value_is_displayed_as_constant() -> None:
+    shown = displayed(Depth(values=ramp(-1, 0), kind=UNITLESS, index=0))
+    assert np.isfinite(shown).all()
+    assert shown.min() == shown.max()
+
+
+@pytest.mark.parametrize("kind", list(DepthKind))
+def test_a_range_comes_from_the_answers_alone(kind: DepthKind) -> None:
+    values, valid = ramp(1, 12), ramp(1, 12) > 4
+    depth = Depth(values=values, kind=kind, index=0, valid=valid)
+    shown = displayed(depth)
+    assert np.isnan(shown[~valid]).all()
+    expected = (5, 12) if kind is RELATIVE else (1 / np.float32(12), 1 / np.float32(5))
+    for policy in FrameRange(), EmaRange():
+        assert policy.range_for(shown, scene(0), valid=depth.valid) == pytest.approx(expected)
+
+
+def test_a_frame_without_any_answer_changes_no_smoothed_range() -> None:
+    nothing = np.full((3, 4), np.nan, np.float32)
+    none = np.zeros((3, 4), bool)
+    assert FrameRange().range_for(nothing, scene(0), valid=none) is None
+    policy = EmaRange()
+    assert policy.range_for(nothing, scene(0), valid=none) is None
+    assert policy.range_for(ramp(2, 5), scene(0)) == (2, 5)
+    assert policy.range_for(nothing, scene(0), valid=none) == (2, 5)
+    assert policy.range_for(nothing, scene(1), valid=none) is None, "another scene"
+    assert policy.range_for(ramp(7, 8), scene(1)) == (7, 8)

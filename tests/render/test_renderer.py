@@ -1,5 +1,6 @@
 """Layouts and the renderer: sizes, where each pixel comes from, and settings changed while running."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from stream.errors import ConfigError, UsageError
 from stream.frames import Depth, DepthKind, Frame, RgbImage
 from stream.media import cv2
-from stream.render.colormap import CONSTANT_INDEX, apply, table
+from stream.render.colormap import CONSTANT_INDEX, NAMES, NO_ANSWER, apply, table
 from stream.render.layout import GAP_PX, Layout, output_size
-from stream.render.range import EmaRange, FixedRange, FrameRange
+from stream.render.range import EmaRange, FixedRange, FrameRange, RangePolicy
 from stream.render.renderer import Renderer
 
 SIZES = [(48, 64), (64, 48), (33, 57), (1, 9), (9, 1), (1, 1)]
@@ -169,3 +170,30 @@ def test_another_models_values_start_a_new_range() -> None:
     made.render(frame, depth)
     made.render(frame, far)
     assert made.current_range == (float(far.values.min()), float(far.values.max()))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", list(DepthKind))
+@pytest.mark.parametrize("colormap", NAMES)
+def test_what_has_no_answer_has_one_colour_and_changes_no_other(colormap: str, kind: DepthKind) -> None:
+    frame, depth = pair((33, 57), kind)
+    valid = np.random.default_rng(0).random((33, 57)) < 0.7
+    wild = np.where(valid, depth.values, np.float32(1e9))
+    masked = Depth(values=wild, kind=kind, index=0, valid=valid)
+    kept = np.where(valid, depth.values, depth.values[valid].mean())  # within the range of the answers
+    got = renderer(colormap=colormap).render(frame, masked)
+    assert (got[~valid] == NO_ANSWER).all()
+    whole = renderer(colormap=colormap).render(frame, replace(depth, values=kept))
+    np.testing.assert_array_equal(got[valid], whole[valid])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", list(Layout))
+@pytest.mark.parametrize("policy", [FrameRange, EmaRange, lambda: FixedRange(1, 2)])
+def test_a_frame_without_any_answer_renders(layout: Layout, policy: Callable[[], RangePolicy]) -> None:
+    frame, depth = pair((33, 57))
+    nothing = replace(depth, valid=np.zeros((33, 57), bool))
+    made = renderer(layout, range_policy=policy(), alpha=0.3)
+    black = np.full_like(frame.rgb, NO_ANSWER)
+    np.testing.assert_array_equal(made.render(frame, nothing), composed(frame.rgb, black, layout, alpha=0.3))
+    assert (made.current_range is None) == (policy in (FrameRange, EmaRange))

@@ -15,6 +15,8 @@ from tests.support.starter_scripts import needs_compiler
 import kernels  # isort: skip
 import team  # isort: skip
 
+pytestmark = pytest.mark.slow  # compiling takes half a minute
+
 
 def picture(channels: int, height: int, width: int) -> Tensor:
     torch.manual_seed(channels)

@@ -169,6 +169,7 @@ def run_training(work: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> 
     return {"sample": torch.tensor(saved["sample"]), **saved["network"]}
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("compiled", [False, True])
 def test_merged_norms_change_neither_maps_nor_gradients(compiled: bool) -> None:
@@ -209,6 +210,7 @@ def test_the_last_convolution_stays_exact_under_autocast() -> None:
         assert torch.equal(network.head[2](x), wanted)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for stop in ("16", "64", "96"):
@@ -226,6 +228,7 @@ def test_training_that_was_stopped_goes_on_as_if_it_had_not(work: Path, monkeypa
     assert log[-1]["pictures"] == 16
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.slow
 def test_workers_train_one_network_and_stop_together(work: Path) -> None:
@@ -245,6 +248,7 @@ def test_workers_train_one_network_and_stop_together(work: Path) -> None:
     assert torch.load(work / "run" / "checkpoint.pt", weights_only=True)["sample"] >= 64
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.slow
 def test_workers_stay_alike_and_go_on_as_if_they_had_not_stopped(work: Path) -> None:
@@ -259,6 +263,7 @@ def test_workers_stay_alike_and_go_on_as_if_they_had_not_stopped(work: Path) -> 
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_the_first_part_leaves_the_first_stages_as_they_are(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = run_training(work, monkeypatch, "--samples", "48")
@@ -270,6 +275,7 @@ def test_the_first_part_leaves_the_first_stages_as_they_are(work: Path, monkeypa
     assert "head.0.weight" not in same
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_exported_weights_load_and_give_the_expected_numbers(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_training(work, monkeypatch, "--samples", "32")

@@ -13,6 +13,7 @@ from stream.errors import ConfigError, OutputError, SinkError
 from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceKind
 from stream.sinks.background import BackgroundWriter
 from stream.sinks.images import ImageSink
+from tests.support.full_disk import fill_disk
 
 SIZE = (30, 41)
 INFO = SourceInfo(
@@ -182,8 +183,8 @@ def test_existing_files_of_others_are_not_replaced_unasked(tmp_path: Path) -> No
         assert np.array_equal(np.asarray(read), picture())
 
 
-def test_full_disk_surfaces_and_leaves_whole_files_only(tmp_path: Path) -> None:
-    (tmp_path / ".000001.png.partial").symlink_to("/dev/full")  # the second temporary file hits a full disk
+def test_full_disk_surfaces_and_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, tmp_path / ".000001.png.partial")
     sink = ImageSink(tmp_path)
     sink.open(INFO, SIZE)
     with pytest.raises(SinkError, match="No space left") as caught:  # noqa: PT012 - some later write
@@ -198,8 +199,8 @@ def test_full_disk_surfaces_and_leaves_whole_files_only(tmp_path: Path) -> None:
     assert tree(tmp_path) == ["000000.png"]
 
 
-def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path) -> None:
-    (tmp_path / ".000000.png.partial").symlink_to("/dev/full")
+def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, tmp_path / ".000000.png.partial")
     sink = ImageSink(tmp_path)
     sink.open(INFO, SIZE)
     write(sink, picture())
@@ -208,8 +209,8 @@ def test_error_of_the_last_file_surfaces_at_finish(tmp_path: Path) -> None:
     assert tree(tmp_path) == []
 
 
-def test_full_disk_with_a_single_picture_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / ".one.partial.png.partial").symlink_to("/dev/full")
+def test_full_disk_with_a_single_picture_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, tmp_path / ".one.partial.png.partial")
     sink = ImageSink(tmp_path / "one.png", overwrite=True)
     sink.open(INFO, SIZE)
     write(sink, picture())

@@ -5,6 +5,7 @@ does not depend on the converter under test.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.capture.video.sound import SoundReader
+from stream.capture.video.timeline import Clock
+from stream.frames import Audio
+from stream.machine import scheduling_kept
 from stream.media import av
 
 Rgb = NDArray[np.uint8]
@@ -176,6 +181,8 @@ def write_video(
         context.color_trc, context.color_primaries = transfer_tag, primaries_tag
         if rotation_deg or flip_x:
             stream.set_display_rotation(-rotation_deg, hflip=flip_x)
+        with scheduling_kept():
+            context.open()
         packets: list[av.Packet] = []
         sound = container.add_stream(audio_codec, rate=48_000, layout="mono") if audio_s else None
         for index, time in enumerate(times):
@@ -203,6 +210,20 @@ def write_audio(path: Path, *, seconds: float = 0.5) -> Path:
         for packet in _sine(stream, seconds):
             container.mux(packet)
     return path
+
+
+def audio_of(path: Path) -> Audio:
+    """The sound of a file as its source passes it on, but with the file's own times, as far as it can be read."""
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        reader = SoundReader(container, video, Clock.CONTAINER)
+        reader.begin(Fraction(0))
+        with suppress(av.error.FFmpegError):
+            for packet in container.demux(*reader.streams):
+                reader.put(packet)
+    reader.end()
+    assert reader.audio is not None
+    return reader.audio
 
 
 def truncated(source: Path, target: Path, *, share: float) -> Path:
@@ -261,3 +282,21 @@ def _sine(stream: Any, seconds: float) -> Iterable[Any]:
         frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
         yield from stream.encode(frame)
     yield from stream.encode(None)
+
+
+VIDEO_FILES: dict[str, dict[str, Any]] = {
+    "a.mp4": {"audio_s": 0.3, "b_frames": 2},
+    "fragments.mp4": {"mux_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "hevc.mp4": {"codec": "libx265"},
+    "a.mov": {"codec": "mjpeg", "pixel_format": "yuvj420p", "rotation_deg": 90},
+    "a.mkv": {"audio_s": 0.3},
+    "ffv1.mkv": {"codec": "ffv1"},
+    "a.webm": {"codec": "libvpx-vp9", "audio_s": 0.3, "audio_codec": "libopus"},
+    "a.ts": {"audio_s": 0.3},
+    "a.mpg": {"codec": "mpeg2video", "audio_s": 0.3, "audio_codec": "mp2"},
+    "a.flv": {"audio_s": 0.3},
+    "a.avi": {"codec": "mpeg4"},
+    "a.h264": {},
+    "a.m2v": {"codec": "mpeg2video", "container_format": "mpeg2video"},
+}
+"""Arguments of `write_video` for one file of each container and codec that is read in a way of its own."""

@@ -30,6 +30,7 @@ class Answer:
         sent: close the connection after this many bytes although more was announced; None sends everything.
         stall: keep the connection open after `sent` bytes without sending more.
         endless: yields parts for ever, without a stated length; `body` is ignored.
+        location: where it redirects to.
     """
 
     def __init__(
@@ -42,16 +43,19 @@ class Answer:
         sent: int | None = None,
         stall: bool = False,
         endless: Callable[[], Iterator[bytes]] | None = None,
+        location: str | None = None,
     ) -> None:
-        self.body, self.status, self.kind, self.ranges = body, status, kind, ranges
+        self.body, self.status, self.kind, self.ranges = body, status if location is None else 302, kind, ranges
+        self.location = location
         self.sent, self.stall, self.endless = sent, stall, endless
 
 
 class HttpServer:
-    """Serves `answers` by path; `requests` records (path, Range header) of each request."""
+    """Serves `answers` by path; `requests` records (path, Range header), `headers` all headers of each request."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers, self.requests = answers, list[tuple[str, str | None]]()
+        self.headers: list[dict[str, str]] = []
         self.stopped = threading.Event()
         outer = self
 
@@ -61,6 +65,7 @@ class HttpServer:
 
             def do_GET(self) -> None:
                 outer.requests.append((self.path, self.headers.get("Range")))
+                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
                 try:
                     outer.answer(self)
                 except OSError:
@@ -90,6 +95,8 @@ class HttpServer:
         handler.send_response(status)
         handler.send_header("Content-Type", answer.kind)
         handler.send_header("Content-Length", str(len(answer.body) - start))
+        if answer.location is not None:
+            handler.send_header("Location", answer.location)
         if answer.ranges:
             handler.send_header("Accept-Ranges", "bytes")
         if status == 206:
@@ -148,6 +155,19 @@ def send_then_close(data: bytes) -> Talk:
     return lambda connection, _stopped: connection.sendall(data)
 
 
+def send_in_steps(data: bytes, *, first: int, step: int = 16_384, every_s: float = 0.03) -> Talk:
+    """Send `first` bytes at once, the rest as a live sender does, and close the connection."""
+
+    def talk(connection: socket.socket, stopped: threading.Event) -> None:
+        connection.sendall(data[:first])
+        for start in range(first, len(data), step):
+            if stopped.wait(every_s):
+                return
+            connection.sendall(data[start : start + step])
+
+    return talk
+
+
 def send_then_stall(data: bytes) -> Talk:
     def talk(connection: socket.socket, stopped: threading.Event) -> None:
         connection.sendall(data)
@@ -168,23 +188,27 @@ def send_until_left(data: bytes, left: threading.Event) -> Talk:
 
 
 class RtspCamera:
-    """An IP camera: H.264 over RTP, interleaved with the RTSP connection (RFC 2326, 10.12). It refuses UDP.
+    """An IP camera: H.264 over RTP, interleaved with the RTSP connection (RFC 2326, 10.12); it refuses UDP or TCP.
 
     Args:
         path: the video to send, as fast as the client reads it.
         sent: number of RTP packets to send; None for all.
         login: `name:password` that it requires (Basic, RFC 7617).
         hangs_up: close the connection after the last packet; else wait for the client.
+        udp_only: send over UDP, one packet a millisecond, and refuse TCP.
     """
 
-    def __init__(self, path: Path, *, sent: int | None = None, login: str = "", hangs_up: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, sent: int | None = None, login: str = "", hangs_up: bool = False, udp_only: bool = False
+    ) -> None:
         self._packets = rtp_packets(path)[:sent]
         self._login = b"Basic " + base64.b64encode(login.encode()) if login else None
-        self._hangs_up = hangs_up
+        self._hangs_up, self._udp_only = hangs_up, udp_only
+        self._client_port = 0
         self.methods: list[str] = []
         """Methods of the requests with the right login."""
 
-    def talk(self, connection: socket.socket, _stopped: threading.Event) -> None:
+    def talk(self, connection: socket.socket, stopped: threading.Event) -> None:
         """See `tcp_server`."""
         with connection.makefile("rb") as requests:
             while line := requests.readline():
@@ -200,10 +224,20 @@ class RtspCamera:
                 lines = [f"RTSP/1.0 {status}", *(f"{name}: {value}" for name, value in fields.items()), "", body]
                 connection.sendall("\r\n".join(lines).encode())
                 if self.methods[-1:] == ["PLAY"]:
-                    for packet in self._packets:
-                        connection.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+                    self._play(connection, stopped)
                     if self._hangs_up:
                         return
+
+    def _play(self, connection: socket.socket, stopped: threading.Event) -> None:
+        if not self._udp_only:
+            for packet in self._packets:
+                connection.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+            return
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for packet in self._packets:
+                sender.sendto(packet, ("127.0.0.1", self._client_port))
+                if stopped.wait(0.001):
+                    return
 
     def _answer(self, method: str, url: str, headers: dict[str, bytes]) -> tuple[str, dict[str, str], str]:
         """Status, header fields and body."""
@@ -214,9 +248,15 @@ class RtspCamera:
         if method == "DESCRIBE":
             sdp = ("v=0", "s=camera", "t=0 0", "m=video 0 RTP/AVP 96", "a=rtpmap:96 H264/90000", "a=control:track", "")
             return "200 OK", {"Content-Type": "application/sdp", "Content-Base": f"{url}/"}, "\r\n".join(sdp)
-        if method == "SETUP" and b"interleaved=0-1" not in headers["transport"]:
-            return "461 Unsupported Transport", {}, ""
-        fields = {"Transport": headers["transport"].decode()} if method == "SETUP" else {}
+        fields: dict[str, str] = {}
+        if method == "SETUP":
+            transport = headers["transport"].decode()
+            if ("interleaved=0-1" in transport) is self._udp_only:
+                return "461 Unsupported Transport", {}, ""
+            if self._udp_only:
+                self._client_port = int(transport.partition("client_port=")[2].partition("-")[0])
+                transport += f";server_port={self._client_port + 1000}-{self._client_port + 1001}"
+            fields["Transport"] = transport
         return "200 OK", {"Session": "1", **fields}, ""
 
 
@@ -271,3 +311,96 @@ def refused_port() -> int:
     """Return a TCP port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+class RtspReceiver:
+    """A media server that takes a stream: RTP interleaved with the RTSP connection (RFC 2326, 10.3 and 10.12)."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+        self.frames = 0
+        """Access units received: RTP packets of the video that have the marker bit."""
+
+    def talk(self, connection: socket.socket, _stopped: threading.Event) -> None:
+        """See `tcp_server`."""
+        with connection.makefile("rb") as stream:
+            while first := stream.read(1):
+                if first == b"$":
+                    channel, size = stream.read(1)[0], int.from_bytes(stream.read(2), "big")
+                    packet = stream.read(size)
+                    self.frames += channel == 0 and bool(packet[1] & 0x80)
+                    continue
+                method = (first + stream.readline()).decode().split()[0]
+                headers = {}
+                while header := stream.readline().strip():
+                    name, _, value = header.decode().partition(":")
+                    headers[name.lower()] = value.strip()
+                stream.read(int(headers.get("content-length", 0)))
+                self.methods.append(method)
+                fields = {"CSeq": headers["cseq"], "Session": "1", "Public": "ANNOUNCE, SETUP, RECORD, TEARDOWN"}
+                if method == "SETUP":
+                    fields["Transport"] = headers["transport"]
+                lines = ["RTSP/1.0 200 OK", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+                connection.sendall("\r\n".join(lines).encode())
+
+
+def collect(into: bytearray) -> Talk:
+    """Receive until the client closes the connection."""
+
+    def talk(connection: socket.socket, _stopped: threading.Event) -> None:
+        while data := connection.recv(1 << 16):
+            into.extend(data)
+
+    return talk
+
+
+@contextmanager
+def datagrams() -> Iterator[tuple[int, Callable[[], list[bytes]]]]:
+    """A UDP port, and a function that returns what has arrived there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+
+        def arrived() -> list[bytes]:
+            found = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    found.append(receiver.recv(1 << 16))
+            return found
+
+        yield receiver.getsockname()[1], arrived
+
+
+def receive_then_close(size: int) -> Talk:
+    """Receive about `size` bytes, and close the connection."""
+
+    def talk(connection: socket.socket, _stopped: threading.Event) -> None:
+        received = 0
+        while received < size:
+            received += len(connection.recv(1 << 16))
+
+    return talk
+
+
+def stay_silent(connection: socket.socket, stopped: threading.Event) -> None:
+    """Accept, and neither read nor answer."""
+    del connection
+    stopped.wait(2 * WAIT_S)
+
+
+@contextmanager
+def receiving(url: str, **options: str) -> Iterator[list[float]]:
+    """Read the video at `url` on a thread until its end; yields the times of its frames, complete after the block."""
+    times: list[float] = []
+
+    def read() -> None:
+        with contextlib.suppress(av.error.FFmpegError), av.open(url, timeout=(WAIT_S, 1.0), options=options) as source:
+            for frame in source.decode(video=0):
+                times.append(float(frame.pts * frame.time_base))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield times
+    finally:
+        thread.join(2 * WAIT_S)

@@ -13,6 +13,8 @@ from stream.models.spec import ModelSpec, WeightsFile
 
 CONTENT = hashlib.shake_256(b"weights").digest(50_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+GIT_BLOB = "de59e54e1fcb02bce9fb47e54a91460b25354864"
+"""What `git hash-object` prints for a file of `CONTENT`."""
 
 Fault = Callable[["Handler"], None]
 
@@ -41,9 +43,11 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/tiny.pt"
 
-    def spec(self, *, sha256: str | None = SHA256, licence: str = "Apache-2.0") -> ModelSpec:
+    def spec(
+        self, *, sha256: str | None = SHA256, git_blob: str | None = None, licence: str = "Apache-2.0"
+    ) -> ModelSpec:
         """A model whose weights are published here."""
-        weights = WeightsFile(file="tiny.pt", url=self.url, sha256=sha256)
+        weights = WeightsFile(file="tiny.pt", url=self.url, sha256=sha256, git_blob=git_blob)
         return replace(STARTER, name="tiny", weights=weights, licence=licence)
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -10,7 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from stream.capture.base import CaptureLog, Source
-from stream.capture.stills.picture import DEFAULT_MAX_PIXELS, Picture, open_picture
+from stream.capture.limits import Limits
+from stream.capture.stills.picture import Picture, open_picture
 from stream.errors import SourceError
 from stream.frames import Frame, SourceInfo, SourceKind
 
@@ -25,7 +26,7 @@ class AnimatedSource(Source):
         path: the file.
         start_s, end_s: deliver frames with `start_s` ≤ time < `end_s`; their pts still count from the file's start.
         max_frames: stop after this many.
-        max_pixels: larger images are refused.
+        limits: larger images are refused.
         clock: monotonic seconds.
 
     Raises:
@@ -39,13 +40,13 @@ class AnimatedSource(Source):
         start_s: float | None = None,
         end_s: float | None = None,
         max_frames: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path, self._max_frames, self._clock = path, max_frames, clock
         self._start_s, self._end_s = start_s or 0.0, end_s
         self._stop = threading.Event()
-        self._picture: Picture | None = open_picture(path, max_pixels=max_pixels)
+        self._picture: Picture | None = open_picture(path, limits=limits)
         self._log = CaptureLog()
         try:
             first_ms = self._picture.decode_frame(self._picture.first_frame).duration_ms
@@ -96,6 +97,7 @@ class AnimatedSource(Source):
                     captured_at=self._clock(),
                     rgb=decoded.rgb,
                     duration=decoded.duration_ms,
+                    intrinsics=decoded.intrinsics,
                 )
                 delivered += 1
             pts += decoded.duration_ms

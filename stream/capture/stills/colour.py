@@ -4,11 +4,12 @@ Invariant: an image that is sRGB already, tagged or not, keeps its exact values.
 """
 
 import io
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 _FLAGS = ImageCms.Flags.NOCACHE | ImageCms.Flags.HIGHRESPRECALC
 """For Little CMS: threads can share a transform only if its cache is off. The finer lookup table halves the error in
@@ -18,15 +19,95 @@ _SRGB_TOLERANCE = 2
 _PROFILE_MODE = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 _HDR_TRANSFER = {16: "PQ", 18: "HLG"}
 """ITU-T H.273, transfer characteristics."""
+_STRIP_SAMPLES = 1 << 20
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
+_MIN_IS_WHITE, _UNSIGNED = 0, 1
+"""TIFF 6.0."""
+_WHITE, _BLACK = 255, 0
+_OPAQUE, _VISIBLE = 250, 128
+"""Alphas from which on a pixel counts as opaque, and as part of what is seen."""
+_OPAQUE_SHARE = 0.1
+"""Share of what is not clear that is opaque in a drawing or a cut-out, however soft its edges."""
+_LIGHT, _DARK_SHARE = 208, 0.01
+"""Where fewer than 1 % of the visible pixels are darker than 208 of 255, little would be seen on white."""
 
 
-def to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert a loaded image to mode RGB in sRGB; alpha is dropped, the colour under it kept.
+@dataclass
+class Ground:
+    """What the transparent parts of a file are shown on, in all its frames alike.
+
+    Attributes:
+        level: of gray; -1 to ignore transparency and to keep the colours under it, None if no frame has had any.
+    """
+
+    level: int | None = None
+
+
+def to_srgb(image: Image.Image, notes: list[str], ground: Ground | None = None) -> Image.Image:
+    """Convert a loaded image to mode RGB in sRGB.
+
+    The transparent parts of a drawing or a cut-out, under which there is nothing, are shown on white as viewers do, or
+    on black if the drawing is white. Otherwise alpha is dropped and the colour under it kept: see `_ground_of`.
 
     Args:
         image: in any mode.
         notes: notes on what was ignored or guessed are appended here.
+        ground: decided by an earlier frame of the file; decided here if it is undecided.
     """
+    alpha = _alpha_of(image)
+    rgb = _without_alpha(image, notes)
+    if alpha is None:
+        return rgb
+    ground = ground or Ground()
+    if ground.level is None:
+        ground.level = _ground_of(rgb, alpha)
+    if ground.level < 0:
+        notes.append("transparency is ignored, and the colours under it are used")
+        return rgb
+    notes.append(f"transparent parts are shown on {'white' if ground.level else 'black'}")
+    rgb = rgb.copy() if rgb is image else rgb
+    rgb.paste((ground.level,) * 3, mask=ImageChops.invert(alpha))
+    return rgb
+
+
+def _alpha_of(image: Image.Image) -> Image.Image | None:
+    """The alpha of an image as mode L; None if it is opaque."""
+    if "A" in (bands := image.getbands()) or "a" in bands:
+        alpha = image.getchannel("A" if "A" in bands else "a")
+    elif image.mode in ("1", "L", "P", "RGB") and _is_in_range(image.info.get("transparency")):
+        alpha = image.convert("RGBA").getchannel("A")
+    else:
+        return None
+    lowest, _ = alpha.getextrema()
+    return None if lowest == 255 else alpha
+
+
+def _is_in_range(transparency: object) -> bool:
+    """Whether Pillow can apply it; that of a PNG of 16 bits is still in 16 bits when its samples are in 8."""
+    levels = transparency if isinstance(transparency, bytes | tuple) else (transparency,)
+    return all(isinstance(level, int) and 0 <= level <= 255 for level in levels)
+
+
+def _ground_of(rgb: Image.Image, alpha: Image.Image) -> int:
+    """The `Ground.level` of an image with its alpha.
+
+    There is nothing under the transparent parts if all of them have one colour, which a program has filled in, and if
+    some of what is left is opaque, or has the same colour everywhere so that it would not be seen without its alpha.
+    Other pictures go on under their alpha: the official scripts of the models use that, and a ground would add an edge
+    of depth.
+    """
+    clear = rgb.histogram(mask=alpha.point([255] + [0] * 255))
+    is_filled = all(sum(map(bool, clear[at : at + 256])) == 1 for at in (0, 256, 512))
+    counts = alpha.histogram()
+    is_opaque = sum(counts[_OPAQUE:]) >= _OPAQUE_SHARE * sum(counts[1:])
+    has_one_colour = all(low == high for low, high in rgb.getextrema())  # type: ignore[misc]
+    if not is_filled or not (is_opaque or has_one_colour):
+        return -1
+    levels = rgb.convert("L").histogram(mask=alpha.point([0] * _VISIBLE + [255] * (256 - _VISIBLE)))
+    return _BLACK if sum(levels[:_LIGHT]) < _DARK_SHARE * sum(levels) else _WHITE
+
+
+def _without_alpha(image: Image.Image, notes: list[str]) -> Image.Image:
     nclx = image.info.get("nclx_profile")
     if isinstance(nclx, dict) and (transfer := _HDR_TRANSFER.get(int(nclx.get("transfer_characteristics", 0)))):
         notes.append(f"{transfer} (HDR) image is not tone-mapped")
@@ -49,21 +130,44 @@ def to_eight_bits(samples: NDArray[np.generic], notes: list[str]) -> NDArray[np.
         return samples.astype(np.uint8, copy=False)
     if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
         return (samples.astype(np.uint16) >> 8).astype(np.uint8)
-    wide = np.float32 if samples.dtype == np.float32 else np.float64  # float32 cannot represent every int32
-    values: NDArray[np.floating] = samples.astype(wide)
-    finite = np.isfinite(values)
-    if not finite.all():
+    parts = [slice(top, top + _rows(samples)) for top in range(0, len(samples), _rows(samples))]
+    low, high, is_finite = np.inf, -np.inf, True
+    for part in parts:
+        values = _wide(samples[part])
+        finite = np.isfinite(values)
+        if not finite.all():
+            is_finite, values = False, values[finite]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    if not is_finite:
         notes.append("pixels that are not finite are shown as black")
-        values[~finite] = values[finite].min() if finite.any() else 0
-    low, high = float(values.min()), float(values.max())
+    if low > high:
+        low = high = 0.0
+    black = low
     if samples.dtype.kind == "f" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif samples.dtype.kind == "f" or low < 0 or high > 255:
         notes.append(f"{samples.dtype.name} samples are stretched from their own minimum…maximum to 0…255")
     else:
         low, high = 0.0, 255.0
-    scaled = (values - low) * (255 / (high - low) if high > low else 0.0)
-    return np.asarray(np.rint(scaled), np.uint8)
+    scale = 255 / (high - low) if high > low else 0.0
+    eight = np.empty(samples.shape, np.uint8)
+    for part in parts:
+        values = _wide(samples[part])
+        if not is_finite:
+            values[~np.isfinite(values)] = black
+        eight[part] = np.rint((values - low) * scale)
+    return eight
+
+
+def _rows(samples: NDArray[np.generic]) -> int:
+    """How many rows are converted at once, so that the wide numbers of an image never take memory together."""
+    return max(1, _STRIP_SAMPLES * len(samples) // max(1, samples.size))
+
+
+def _wide(samples: NDArray[np.generic]) -> NDArray[np.floating]:
+    """A copy that can hold every sample: float32 cannot represent every int32."""
+    return samples.astype(np.float32 if samples.dtype == np.float32 else np.float64)
 
 
 def _to_profile_mode(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -72,11 +176,28 @@ def _to_profile_mode(image: Image.Image, notes: list[str]) -> Image.Image:
     if mode in ("RGB", "L", "CMYK", "LAB"):
         return image
     if mode in ("I", "F") or mode.startswith("I;16"):
-        return Image.fromarray(to_eight_bits(np.asarray(image), notes))
-    image.info.pop("transparency", None)  # keep the colour of transparent pixels
+        return _deep_gray(image, notes)
+    if "transparency" in image.info:  # keep the colour of transparent pixels
+        image = image.copy()
+        del image.info["transparency"]
     if mode in ("RGBa", "La"):
         image = image.convert("RGBA" if mode == "RGBa" else "LA")  # undo premultiplied alpha
     return image.convert("L" if mode in ("1", "LA", "La") else "RGB")
+
+
+def _deep_gray(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Convert gray of more than 8 bits, where Pillow's pixels are not always what the file means."""
+    samples, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.format == "PPM":
+        samples = samples.astype(np.uint16)  # any maximum is scaled to 65535
+    elif (
+        image.mode == "I"
+        and image.format == "TIFF"
+        and tags.get(_SAMPLE_FORMAT, _UNSIGNED) in (_UNSIGNED, (_UNSIGNED,))
+    ):
+        samples = samples.view(np.uint32)
+    gray = to_eight_bits(samples, notes)
+    return Image.fromarray(255 - gray if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE else gray)
 
 
 def _apply_profile(profile: bytes, image: Image.Image, notes: list[str]) -> Image.Image:

@@ -8,9 +8,10 @@ Invariant: a decoder that the user names is used or refused; `auto` falls back t
 from typing import TYPE_CHECKING, Any
 
 from stream.capture.base import CaptureLog
-from stream.capture.video.decode import choose_video_stream, redacted
-from stream.errors import SourceError, UsageError
-from stream.media import av
+from stream.capture.limits import Limits
+from stream.capture.video.decode import choose_video_stream, decoder_pixels
+from stream.errors import SourceError, UsageError, redacted
+from stream.media import av, open_input
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -41,34 +42,39 @@ def check(name: str) -> None:
         raise UsageError(what, where="--hwaccel", hint="use --hwaccel auto or off")
 
 
-def open_container(address: str, hwaccel: str, log: CaptureLog, **options: Any) -> "InputContainer":
-    """Open a container for reading with `av.open`.
+def open_container(
+    address: str, hwaccel: str, log: CaptureLog, *, limits: Limits | None = None, **options: Any
+) -> "InputContainer":
+    """Open a container for reading with `open_input`.
 
     Args:
         address: path or URL.
         hwaccel: `off`, `auto`, or a device that passed `check`.
         log: a fallback to the CPU is noted and counted here.
-        options: passed to `av.open`.
+        limits: of the pictures that are decoded to find out what the container holds.
+        options: passed to `open_input`.
 
     Raises:
         SourceError: the device cannot decode this video.
-        OSError: see `av.open`; FFmpeg's errors are subclasses.
+        OSError: see `open_input`.
     """
+    most = {"max_pixels": str(decoder_pixels(limits or Limits()))}
+    options["options"] = most | (options.get("options") or {})
     if hwaccel == OFF:
-        return _opened(address, **options)
+        return open_input(address, **options)
     is_auto = hwaccel == AUTO
     device = next(filter(_is_available, _supported()), None) if is_auto else hwaccel
     if device is None:
         _fall_back(log, "this machine has no hardware decoder")
-        return _opened(address, **options)
+        return open_input(address, **options)
     accelerator = av.codec.hwaccel.HWAccel(device, allow_software_fallback=is_auto)
     try:
-        container = _opened(address, hwaccel=accelerator, **options)
+        container = open_input(address, hwaccel=accelerator, **options)
     except RuntimeError as error:  # raised by PyAV if the device supports no stream
         raise _refused(device, address) from error
     try:
         # PyAV accepts the device if it supports any stream, even cover art.
-        if not choose_video_stream(container, redacted(address)).codec_context.is_hwaccel:
+        if not choose_video_stream(container, _shown(address)).codec_context.is_hwaccel:
             if not is_auto:
                 raise _refused(device, address)
             _fall_back(log, f"{device} cannot decode this video")
@@ -89,12 +95,11 @@ def check_first_frame(decoder: "VideoCodecContext", log: CaptureLog) -> None:
 
 def _refused(device: str, address: str) -> SourceError:
     hint = "use --hwaccel auto or off"
-    return SourceError(f"{device} cannot decode this video", where=redacted(address), hint=hint)
+    return SourceError(f"{device} cannot decode this video", where=_shown(address), hint=hint)
 
 
-def _opened(address: str, **options: Any) -> "InputContainer":
-    container: InputContainer = av.open(address, **options)
-    return container
+def _shown(address: str) -> str:
+    return redacted(address.removeprefix("file:"))
 
 
 def _fall_back(log: CaptureLog, why: str) -> None:

@@ -45,6 +45,10 @@ class Backend(Protocol):
         """Do in advance what the first input of (height, width) would otherwise wait for."""
         ...
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """N×3×H×W → N×H×W."""
+    def __call__(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
+        """N×3×H×W → N×H×W, or several tensors N×…; what they are depends on the model.
+
+        Args:
+            aspect: W / H of the pictures, for models with `needs_aspect`.
+        """
         ...

@@ -11,13 +11,13 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from stream.files import read_json
+from stream.models.weights.locks import locked
 from stream.notes import note
 
 RECORD = "entry.json"
@@ -65,26 +65,29 @@ class ModelCache:
             make: writes the files into an empty folder and returns facts to record, JSON-serialisable.
 
         Raises:
+            ModelError: another process holds the entry and does nothing; see `locks.locked`.
             BaseException: whatever `make` raised; its files are removed.
         """
         name = _name(key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{name}.lock")
-            lock.acquire()
+            held = self._locked(name)
+            held.__enter__()
         except OSError as error:
             note(f"{self.folder} is not writable ({error.strerror}); exported models are not kept")
             return self._temporary(make)
-        try:
+        with ExitStack() as stack:
+            stack.push(held)
             return self._checked(name, key) or self._made(name, key, make)
-        finally:
-            lock.release()
 
     def discard(self, entry: Entry) -> None:
         """Remove an entry that is undamaged but cannot be loaded."""
         note(f"{entry.folder} does not load here; exporting it again")
-        with FileLock(self.folder / f"{entry.folder.name}.lock"):
+        with self._locked(entry.folder.name):
             shutil.rmtree(entry.folder, ignore_errors=True)
+
+    def _locked(self, name: str) -> AbstractContextManager[None]:
+        return locked(self.folder / f"{name}.lock", waiting="waiting for another process that exports the same model")
 
     def recall(self, key: Mapping[str, object]) -> Mapping[str, Any] | None:
         """The facts of the entry of `key`, or None if there is no such entry."""
@@ -96,12 +99,12 @@ class ModelCache:
         if not folder.is_dir():
             return None
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            record: Any = read_json(folder / RECORD)
             files = {path.name: _sha256(path) for path in folder.iterdir() if path.name != RECORD}
             if record["key"] == _normalised(key) and record["files"] == files:
                 with suppress(OSError):
                     os.utime(folder / RECORD)  # marks the entry as used
-                return Entry(folder=folder, facts=record["facts"])
+                return Entry(folder=folder, facts=dict(record["facts"]))
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no record, or not one of ours: treated like a damaged entry
         note(f"{folder} is damaged; exporting it again")

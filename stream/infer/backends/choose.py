@@ -19,6 +19,7 @@ from stream.infer.backends.eager import Eager, placed
 from stream.infer.backends.exported import Exported, Runtime, test_input
 from stream.infer.device import hardware_id
 from stream.models.registry import LoadedModel
+from stream.models.spec import ModelSpec
 from stream.notes import note
 
 if TYPE_CHECKING:
@@ -64,15 +65,27 @@ def precisions(name: str, device: torch.device) -> tuple[str, ...]:
     return ("fp32", "bf16", "fp16")
 
 
+def check(name: str, spec: ModelSpec) -> None:
+    """Refuse a backend that cannot execute the network of a row.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if name not in spec.backends:
+        allowed = ", ".join(("auto", *spec.backends))
+        raise UsageError(f"cannot execute {spec.name}", where=f"--backend {name}", allowed=allowed)
+
+
 def make(name: str, options: BackendOptions) -> Backend:
     """Make the backend called `name`.
 
     Raises:
-        UsageError: it does not run on the device.
+        UsageError: it does not run on the device, or cannot execute this network.
         MissingExtraError: it is not installed.
         ModelError: the network does not fit into the device's memory.
     """
     device, precision = options.device, options.precision
+    check(name, options.model.spec)
     runtime: Runtime
     if name == "compile":
         from stream.infer.backends.inductor import Inductor, missing_tool
@@ -115,15 +128,17 @@ def _eager(options: BackendOptions) -> Eager:
 
 def candidates(options: BackendOptions) -> list[str]:
     """Backends besides torch that are worth trying on the device: installed, and able to compute in the precision."""
-    on_cpu = options.device.type == "cpu"
+    on_cpu, possible = options.device.type == "cpu", options.model.spec.backends
     packages = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
     wanted = ["openvino", "onnx"] if on_cpu else []
     found = [
         name
         for name in wanted
+        if name in possible
         if options.precision in precisions(name, options.device) and all(find_spec(p) for p in packages[name])
     ]
-    return found or (["compile"] if options.device.type in ("cpu", "cuda") and _can_compile(options.device) else [])
+    may_compile = "compile" in possible and options.device.type in ("cpu", "cuda")
+    return found or (["compile"] if may_compile and _can_compile(options.device) else [])
 
 
 def _can_compile(device: torch.device) -> bool:
@@ -199,7 +214,8 @@ def _seconds(
     with torch.inference_mode():
         for _ in range(runs + (runs > 1)):
             start = clock()
-            float(backend(x).sum())  # waits for the device
+            found = backend(x)
+            float((found[0] if isinstance(found, tuple) else found).sum())  # waits for the device
             times.append(clock() - start)
     return times[-runs:]
 

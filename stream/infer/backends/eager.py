@@ -7,6 +7,7 @@ import copy
 from collections import Counter
 from fnmatch import fnmatch
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from stream.errors import ModelError
 from stream.infer.device import DTYPES
 from stream.models.spec import ModelSpec
+from stream.models.temporal import TemporalNetwork
 
 
 def placed(network: nn.Module, spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
@@ -58,10 +60,15 @@ class Eager:
         self.notes: list[str] = []
         self.counters: Counter[str] = Counter()
 
+    @property
+    def temporal(self) -> TemporalNetwork:
+        """The network, if its row says `is_temporal`."""
+        return cast(TemporalNetwork, self.network)
+
     def prepare(self, size_hw: tuple[int, int]) -> None:
         """See `Backend`: there is nothing to prepare."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
         """See `Backend`."""
-        output: Tensor = self.network(x)
+        output: Tensor | tuple[Tensor, ...] = self.network(x, *aspect)
         return output

@@ -1,6 +1,6 @@
 """Networks exported once per input size and executed by another runtime.
 
-Invariant: an export is used only if its output for a test image agrees with torch's within the precision's tolerance.
+Invariant: an export is used only if its outputs for a test image agree with torch's within the precision's tolerance.
 At most `MAX_SIZES` input sizes are held; frames of other sizes run in torch, with a note and a counter.
 """
 
@@ -28,8 +28,11 @@ MAX_SIZES = 4
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.2}
 """Largest error of an export against torch in fp32, in standard deviations of the test image's depth: the largest
 difference for fp32, otherwise the root mean square."""
+_LEAST_UNIT = 0.1
+"""Further outputs are scores, confidences and angles, numbers of about 1 that may be the same everywhere: the error of
+one is measured in its standard deviations, but in no smaller unit than this."""
 
-Call = Callable[[Tensor], Tensor]
+Call = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class UnusableError(ModelError):
@@ -64,7 +67,7 @@ class Runtime(Protocol):
         ...
 
     def load(self, folder: Path) -> Call:
-        """Load what `make` has written; returns a callable n×3×H×W → n×H×W.
+        """Load what `make` has written; returns a callable n×3×H×W → the network's outputs, n×… each.
 
         Raises:
             UnusableError: the runtime rejects the files.
@@ -75,7 +78,8 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Difference from torch in fp32, in standard deviations of torch's output: the largest and the root mean square."""
+    """Difference from torch in fp32, in standard deviations of torch's output: the largest and the root mean square; of
+    several outputs, those of the worst."""
 
     largest: float
     rms: float
@@ -114,14 +118,16 @@ class Exported:
         self._eager: Backend | None = None
         self._calls: dict[InputShape, Call] = {}
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *_aspect: float) -> Tensor | tuple[Tensor, ...]:
         """See `Backend`."""
         count = self.batch if self.runtime.pads else 1
         call = self._call_for((count, int(x.shape[-2]), int(x.shape[-1])))
         if call is None:
             self.counters["eager_frames"] += len(x)
             return self._torch(x)
-        return torch.cat([call(_padded(part, count))[: len(part)] for part in torch.split(x, count)])
+        parts = [[y[: len(part)] for y in call(_padded(part, count))] for part in torch.split(x, count)]
+        outputs = tuple(torch.cat(of_all) for of_all in zip(*parts, strict=True))
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
         """See `Backend`: export the network for this size, or load an earlier export.
@@ -145,7 +151,7 @@ class Exported:
             self._calls[shape] = self._loaded(shape)
         return self._calls[shape]
 
-    def _torch(self, x: Tensor) -> Tensor:
+    def _torch(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self._eager is None:
             self._eager = self._make_eager()
         return self._eager(x.to(self._eager.dtype, memory_format=self._eager.memory_format))
@@ -156,6 +162,7 @@ class Exported:
             "torch": torch.__version__,
             "model": self.model.spec.name,
             "weights": self.model.weights_sha256,
+            "max_depth_m": self.model.spec.max_depth_m,
             "backend": self.name,
             "precision": self.runtime.precision,
             "size": list(shape),
@@ -178,6 +185,7 @@ class Exported:
                 self._cache.discard(entry)
                 entry = self._cache.entry(key, make)
                 call = self.runtime.load(entry.folder)
+            self.model.remark()
             difference = self.differences[shape] = Difference(**entry.facts)
             if self.runtime.precision != "fp32":
                 where = f"{self.name} in {self.runtime.precision} at {shape[2]}×{shape[1]}"
@@ -190,18 +198,16 @@ class Exported:
         Raises:
             ModelError: farther than the tolerance.
         """
-        largest, squares, variances = [], [], []
+        pairs = []
         for x in self._samples(shape):
-            wanted = self.model.network(x)
-            got = call(x.to(self.runtime.device, self.dtype, memory_format=self.memory_format)).float().cpu()
-            largest.append((got - wanted).abs().max())
-            squares.append((got - wanted).square().mean())
-            variances.append(wanted.var())
-        deviation = math.sqrt(torch.stack(variances).mean()) or 1.0
-        difference = Difference(  # torch's maximum propagates NaN
-            largest=float(torch.stack(largest).max()) / deviation,
-            rms=math.sqrt(torch.stack(squares).mean()) / deviation,
-        )
+            wanted = as_tuple(self.model.network(x))
+            got = call(x.to(self.runtime.device, self.dtype, memory_format=self.memory_format))
+            pairs.append([(y.float().cpu(), z) for y, z in zip(got, wanted, strict=True)])
+        by_output = enumerate(zip(*pairs, strict=True))
+        each = [_difference(of_one, least=_LEAST_UNIT if number else 0.0) for number, of_one in by_output]
+        # torch's maximum propagates NaN, Python's does not
+        largest, rms = torch.tensor(each, dtype=torch.float64).amax(0).tolist()
+        difference = Difference(largest=largest, rms=rms)
         precision = self.runtime.precision
         limit, found = TOLERANCE[precision], difference.largest if precision == "fp32" else difference.rms
         if not found <= limit:
@@ -212,6 +218,21 @@ class Exported:
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
+    """The outputs of a network, of which some give one and some several."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _difference(pairs: Sequence[tuple[Tensor, Tensor]], *, least: float) -> tuple[float, float]:
+    """The largest and the root mean square difference of an output and the wanted one for some images, in standard
+    deviations or in `least`, whichever is larger."""
+    largest = torch.stack([(got - wanted).abs().max() for got, wanted in pairs]).max()
+    squares = torch.stack([(got - wanted).square().mean() for got, wanted in pairs]).mean()
+    deviation = math.sqrt(torch.stack([wanted.var() for _, wanted in pairs]).mean())
+    unit = max(deviation, least) or 1.0
+    return float(largest) / unit, math.sqrt(squares) / unit
 
 
 def exported(runtime: Runtime, model: LoadedModel, shape: InputShape) -> ExportedProgram:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from stream.errors import ModelError
 from stream.infer.backends.eager import placed
-from stream.infer.backends.exported import Call, UnusableError
+from stream.infer.backends.exported import Call, UnusableError, as_tuple
 from stream.infer.device import DTYPES, hardware_id
 from stream.models.registry import LoadedModel
 
@@ -83,8 +83,4 @@ class Inductor:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UnusableError(f"cannot be loaded: {reason}", where=str(folder), hint="use --backend torch") from error
 
-        def call(x: Tensor) -> Tensor:
-            output: Tensor = package(x)
-            return output
-
-        return call
+        return lambda x: as_tuple(package(x))

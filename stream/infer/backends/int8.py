@@ -7,17 +7,16 @@ Invariant: a model is quantised only on request, and its error on images held ou
 import contextlib
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from stream.errors import MissingExtraError, UsageError
 from stream.frames import Frame
 from stream.infer.backends import InputShape
-from stream.infer.preprocess import Preprocessor
+from stream.infer.backends.quiet import errors_only
 
 CALIBRATION_IMAGES = 32
 """Images requested of the source: three quarters for calibration, the rest for measuring the error."""
@@ -29,7 +28,7 @@ class CalibrationSet:
     Args:
         frames: the images; three of four are for calibration, the others for measuring the error. Fewer than four
             serve both purposes.
-        preprocess: see `Preprocessor`.
+        to_input: makes a network input of a frame and the input's (height, width): float32 1×3×height×width.
 
     Attributes:
         digest: identifies this set of images.
@@ -39,10 +38,10 @@ class CalibrationSet:
         UsageError: there are no images.
     """
 
-    def __init__(self, frames: Sequence[Frame], preprocess: Preprocessor) -> None:
+    def __init__(self, frames: Sequence[Frame], to_input: Callable[[Frame, tuple[int, int]], Tensor]) -> None:
         if not frames:
             raise UsageError("needs images to calibrate with", where="--precision int8", hint="use bf16 or fp32")
-        self._preprocess, self.notes = preprocess, list[str]()
+        self._to_input, self.notes = to_input, list[str]()
         self._used, self._held_out = [f for i, f in enumerate(frames) if i % 4 != 3], list(frames[3::4])
         if not self._held_out:
             self._held_out = self._used
@@ -61,10 +60,7 @@ class CalibrationSet:
         return self._inputs(self._held_out, shape)
 
     def _inputs(self, frames: Sequence[Frame], shape: InputShape) -> list[Tensor]:
-        return [
-            self._preprocess(torch.tensor(frame.rgb), shape[1:], torch.float32, torch.contiguous_format)
-            for frame in frames
-        ]
+        return [self._to_input(frame, shape[1:]) for frame in frames]
 
 
 def imported() -> Any:
@@ -89,9 +85,9 @@ def quantized(model: Any, samples: Sequence[Tensor], program: ExportedProgram) -
         program: what `model` was converted from; a network with attention needs another scheme.
     """
     nncf = imported()
-    nncf.set_log_level(40)  # logging.ERROR: by default NNCF logs its progress
     has_attention = any("scaled_dot_product_attention" in str(node.target) for node in program.graph.nodes)
-    with contextlib.redirect_stdout(io.StringIO()):  # NNCF prints progress bars
+    # NNCF's own `set_log_level` would change handlers that other code has added to its logger.
+    with errors_only("nncf"), contextlib.redirect_stdout(io.StringIO()):  # it prints progress bars
         return nncf.quantize(
             model,
             nncf.Dataset([sample.numpy() for sample in samples]),

@@ -3,7 +3,6 @@
 Invariant: the chosen provider runs, or it is an error; ONNX Runtime itself would silently fall back to the CPU.
 """
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ from torch.export import ExportedProgram
 from stream.errors import MissingExtraError, ModelError, UsageError
 from stream.infer.backends.eager import placed
 from stream.infer.backends.exported import Call, UnusableError
+from stream.infer.backends.quiet import errors_only
 from stream.infer.device import DTYPES
 from stream.models.registry import LoadedModel
+from stream.models.telemetry import switch_off
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -34,7 +35,7 @@ _FILE = "model.onnx"
 
 
 def imported() -> Any:
-    """Import ONNX Runtime.
+    """Import ONNX Runtime, without its telemetry, see `models.telemetry`.
 
     Raises:
         MissingExtraError: it, or a package that exporting needs, is not installed.
@@ -46,6 +47,7 @@ def imported() -> Any:
     except ImportError as error:
         hint = "pip install 'depthstream[onnx]'"
         raise MissingExtraError(f"{error.name} is not installed", where="--backend onnx", hint=hint) from error
+    switch_off()  # once more: the program around this one may have imported it before
     return onnxruntime
 
 
@@ -105,23 +107,19 @@ class Onnx:
 
     def make(self, program: ExportedProgram, folder: Path) -> None:
         """See `exported.Runtime`."""
-        logger = logging.getLogger("torch.onnx")
-        level = logger.level
+        names = [f"output{number}" for number in range(len(program.graph_signature.user_outputs))]
         try:
-            logger.setLevel(logging.ERROR)  # it warns of optional packages that are missing
-            with warnings.catch_warnings():
+            with errors_only("torch.onnx"), warnings.catch_warnings():  # it logs that optional packages are missing
                 warnings.simplefilter("ignore")  # the exporter warns of its own internals
                 torch.onnx.export(
                     program, (), str(folder / _FILE), dynamo=True, opset_version=_OPSET, external_data=True,
-                    input_names=["input"], output_names=["depth"], verbose=False,
+                    input_names=["input"], output_names=names, verbose=False,
                 )  # fmt: skip
         except Exception as error:  # the exporter's exceptions have no narrower common base
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
                 f"cannot be exported to ONNX: {reason}", where=str(folder), hint="use --backend torch"
             ) from error
-        finally:
-            logger.setLevel(level)
 
     def load(self, folder: Path) -> Call:
         """See `exported.Runtime`."""
@@ -151,26 +149,29 @@ class Onnx:
         return self._on_cuda(session) if self.device.type == "cuda" else self._on_host(session)
 
     def _on_host(self, session: Any) -> Call:
-        def call(x: Tensor) -> Tensor:
-            (output,) = session.run(None, {"input": x.cpu().numpy()})
-            return torch.from_numpy(output).to(self.device)
+        def call(x: Tensor) -> tuple[Tensor, ...]:
+            outputs = session.run(None, {"input": x.cpu().numpy()})
+            return tuple(torch.from_numpy(output).to(self.device) for output in outputs)
 
         return call
 
     def _on_cuda(self, session: Any) -> Call:
         """Let the session read and write torch's memory; ONNX Runtime uses a stream of its own."""
-        output_type = session.get_outputs()[0].type
-        dtype = torch.float16 if output_type == "tensor(float16)" else torch.float32
+        types = {"tensor(float16)": torch.float16, "tensor(float)": torch.float32}
+        wanted = [(output.name, types[output.type], output.shape[1:]) for output in session.get_outputs()]
         kinds = {torch.float16: np.float16, torch.float32: np.float32}
 
-        def call(x: Tensor) -> Tensor:
+        def call(x: Tensor) -> tuple[Tensor, ...]:
             x = x.contiguous()
-            output = torch.empty((len(x), *x.shape[2:]), dtype=dtype, device=x.device)
             binding, place = session.io_binding(), ("cuda", x.device.index or 0)
             binding.bind_input("input", *place, kinds[self.dtype], tuple(x.shape), x.data_ptr())
-            binding.bind_output("depth", *place, kinds[dtype], tuple(output.shape), output.data_ptr())
+            outputs = []
+            for name, dtype, sides in wanted:
+                output = torch.empty((len(x), *sides), dtype=dtype, device=x.device)
+                binding.bind_output(name, *place, kinds[dtype], tuple(output.shape), output.data_ptr())
+                outputs.append(output)
             torch.cuda.current_stream(x.device).synchronize()  # the input must be complete
             session.run_with_iobinding(binding)  # returns when the output is complete
-            return output
+            return tuple(outputs)
 
         return call

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from stream.infer.backends import int8
 from stream.infer.backends.exported import Call, UnusableError
 from stream.infer.backends.int8 import CalibrationSet
+from stream.infer.backends.quiet import root_logger_kept
 from stream.models.openvino_ir import imported
 from stream.models.registry import LoadedModel
 
@@ -67,7 +68,7 @@ class OpenVino:
     def make(self, program: ExportedProgram, folder: Path) -> None:
         """See `exported.Runtime`."""
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), root_logger_kept():
                 warnings.simplefilter("ignore")  # the converter warns of torch's internals
                 converted = self._openvino.convert_model(program)
             (example,) = program.example_inputs[0]
@@ -78,7 +79,7 @@ class OpenVino:
                     converted, self._calibration_set.to_calibrate((count, height, width)), program
                 )
             self._openvino.save_model(converted, str(folder / _FILE), compress_to_fp16=False)
-        except RuntimeError as error:  # the only kind that OpenVINO raises
+        except _failures() as error:
             raise _rejected(error, folder) from error
 
     def load(self, folder: Path) -> Call:
@@ -105,10 +106,10 @@ class _Request:
         self.shape = tuple(compiled.inputs[0].shape)
         self._request = compiled.create_infer_request()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """float32 n×3×H×W → n×H×W."""
-        (output,) = self._request.infer([x.numpy()], share_inputs=True).values()
-        return torch.from_numpy(output).reshape(len(x), *x.shape[2:])
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """float32 n×3×H×W → n×… each."""
+        outputs = self._request.infer([x.numpy()], share_inputs=True)
+        return tuple(torch.from_numpy(outputs[number]) for number in range(len(outputs)))
 
 
 def _seconds(call: _Request) -> float:
@@ -121,6 +122,20 @@ def _seconds(call: _Request) -> float:
     return best
 
 
-def _rejected(error: RuntimeError, folder: Path) -> UnusableError:
+def _failures() -> tuple[type[Exception], ...]:
+    """What OpenVINO raises while it converts a network; elsewhere these are RuntimeErrors alone."""
+    from openvino import frontend
+
+    return (
+        RuntimeError,
+        frontend.GeneralFailure,
+        frontend.InitializationFailure,
+        frontend.NotImplementedFailure,
+        frontend.OpConversionFailure,
+        frontend.OpValidationFailure,
+    )
+
+
+def _rejected(error: Exception, folder: Path) -> UnusableError:
     reason = str(error).strip().splitlines()[-1]
     return UnusableError(f"OpenVINO rejects the model: {reason}", where=str(folder), hint="use --backend torch")

@@ -4,7 +4,7 @@ https://github.com/LiheYoung/Depth-Anything and https://github.com/DepthAnything
 Invariant: see `stream.models.catalog`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream.frames import DepthKind
 from stream.models.spec import IMAGENET_MEAN, IMAGENET_STD, Fit, InputPolicy, ModelSpec, Resample, WeightsFile
@@ -81,7 +81,7 @@ def _v1(encoder: EncoderSize, letter: str, size: str, *, sha256: str) -> ModelSp
     file = f"depth_anything_vit{letter}14.pth"
     return ModelSpec(
         name=f"depth_anything_v1_vit{letter}",
-        aliases=(f"dav1-{size}", f"depth_anything_vit{letter}14"),
+        aliases=(f"dav1-{size}", f"depth_anything_vit{letter}14", f"depth-anything-{size}-hf"),
         architecture="depth_anything",
         options=encoder.options(taps=last_four, max_depth_m=None),
         input=INPUT,
@@ -115,7 +115,7 @@ def _v2(
     published = f"https://huggingface.co/depth-anything/Depth-Anything-V2-{size.title()}/resolve/main/{file}"
     return ModelSpec(
         name=f"depth_anything_v2_vit{letter}",
-        aliases=(f"dav2-{size}",),
+        aliases=(f"dav2-{size}", f"depth-anything-v2-{size}", f"depth-anything-v2-{size}-hf"),
         architecture="depth_anything",
         options=encoder.options(taps=encoder.taps, max_depth_m=None),
         input=INPUT,
@@ -137,9 +137,14 @@ def _metric(encoder: EncoderSize, letter: str, size: str, place: str, max_depth_
     file = f"depth_anything_v2_metric_{place}_vit{letter}.pth"
     page = f"https://huggingface.co/depth-anything/Depth-Anything-V2-Metric-{data}-{size.title()}"
     where = "indoors (Hypersim)" if place == "hypersim" else "outdoors (Virtual KITTI 2)"
+    door = "indoor" if place == "hypersim" else "outdoor"
     return ModelSpec(
         name=f"depth_anything_v2_metric_{place}_vit{letter}",
-        aliases=(f"dav2-metric-{'indoor' if place == 'hypersim' else 'outdoor'}-{size}",),
+        aliases=(
+            f"dav2-metric-{door}-{size}",
+            f"depth-anything-v2-metric-{place}-{size}",
+            f"depth-anything-v2-metric-{door}-{size}-hf",
+        ),
         architecture="depth_anything",
         options=encoder.options(taps=encoder.taps, max_depth_m=max_depth_m),
         input=INPUT,
@@ -151,8 +156,68 @@ def _metric(encoder: EncoderSize, letter: str, size: str, place: str, max_depth_
         fp32_keys=FP32_KEYS,
         parameters_m=encoder.parameters_m,
         licence=APACHE if letter == "s" else NON_COMMERCIAL,
+        licence_stated=False,
         source="arXiv:2406.09414",
         summary=f"Depth Anything V2 in metres, {size}: {where}, up to {max_depth_m:.0f} m.",
+    )
+
+
+_DISTILLED = replace(
+    _v2(SMALL, "s", "small", sha256=None, licence=APACHE, summary=""),
+    name="distill_any_depth_small",
+    aliases=("distill-any-depth-small", "distill-any-depth-small-hf"),
+    weights=WeightsFile(
+        file="Distill-Any-Depth/small/model.safetensors",
+        url="https://huggingface.co/xingyang1/Distill-Any-Depth/resolve/main/small/model.safetensors",
+    ),
+    source="arXiv:2502.19204",
+    recommended=False,
+    summary="Distill-Any-Depth, small: Depth Anything V2's network, learnt from several larger models.",
+)
+"""Keys, network and licence as the publisher's page, the authors' loader and transformers' converter say; there are no
+reference numbers. Its base and large files rest on Depth Anything V2's, whose licence forbids commercial use."""
+
+ZOE_FP32_KEYS = (
+    *(f"core.core.{key}" for key in FP32_KEYS),
+    "seed_bin_regressor._net.2.*",
+    "attractors.*._net.2.*",
+    "conditional_log_binomial.mlp.2.*",
+)
+"""The bins and their weights as well."""
+
+
+def _v1_metric(place: str, data: str, most_m: int) -> ModelSpec:
+    file = f"depth_anything_metric_depth_{place}.pt"
+    last_four = tuple(range(LARGE.depth - 4, LARGE.depth))
+    options = dict(LARGE.options(taps=last_four, max_depth_m=None))
+    return ModelSpec(
+        name=f"depth_anything_v1_metric_{place}",
+        aliases=(f"dav1-metric-{place}", f"depth_anything_metric_depth_{place}"),
+        architecture="zoe_depth_anything",
+        options=tuple((key, value) for key, value in options.items() if key not in ("gated", "max_depth_m")),
+        input=InputPolicy(
+            size_hw=(392, 518),
+            multiple_of=14,
+            fit=Fit.MINIMAL,
+            resample=Resample.BILINEAR_CORNERS,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            keep_aspect=False,
+        ),
+        output=DepthKind.METRIC_DEPTH,
+        upsample=Resample.BILINEAR_CORNERS,
+        weights=WeightsFile(
+            file=file,
+            url=f"https://huggingface.co/spaces/LiheYoung/Depth-Anything/resolve/main/checkpoints_metric_depth/{file}",
+            # 0, 1, 2, … and the last of these, which the network computes
+            ignored_keys=("conditional_log_binomial.log_binomial_transform.*",),
+        ),
+        fp32_keys=ZOE_FP32_KEYS,
+        is_distance=True,
+        parameters_m=335.8,
+        licence=APACHE,
+        source="arXiv:2401.10891, arXiv:2302.12288",
+        summary=f"Depth Anything V1 in metres, {place}s ({data}, up to about {most_m} m); squeezes images to 518×392.",
     )
 
 
@@ -179,7 +244,7 @@ MODELS: tuple[ModelSpec, ...] = (
         "large",
         sha256="a7ea19fa0ed99244e67b624c72b8580b7e9553043245905be58796a608eb9345",
         licence=NON_COMMERCIAL,
-        summary="the finest published; slow without a GPU.",
+        summary="the largest of the published files; slow without a GPU.",
     ),
     _v2(
         GIANT,
@@ -223,7 +288,10 @@ MODELS: tuple[ModelSpec, ...] = (
     _metric(
         LARGE, "l", "large", "vkitti", 80.0, sha256="239b1054a369e66da2576e9a118d6d7c12d90dc8ebe609579a9a09cd8e05fe38"
     ),
+    _DISTILLED,
     _v1(SMALL, "s", "small", sha256="59afe57cfd9f4284deaf5b753d954723d7136ae842fba3e068ba03537ca1e60e"),
     _v1(BASE, "b", "base", sha256="64ae214ae4e27424b644c49464c0aa243016f6f753d95097c8eb9ad0b9cb2d9b"),
     _v1(LARGE, "l", "large", sha256="6c6a383e33e51c5fdfbf31e7ebcda943973a9e6a1cbef1564afe58d7f2e8fe63"),
+    _v1_metric("indoor", "NYU Depth V2", 10),
+    _v1_metric("outdoor", "KITTI", 80),
 )

@@ -59,9 +59,9 @@ class Block(nn.Module):
         self.mlp = SwiGlu(width) if gated else Mlp(width, 4 * width)
         self.ls2 = LayerScale(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×L×C → N×L×C."""
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, *position: Tensor) -> Tensor:
+        """N×L×C → N×L×C; `position` is passed on to the attention."""
+        x = x + self.ls1(self.attn(self.norm1(x), *position))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -77,36 +77,60 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
+def grid_of(x: Tensor) -> tuple[int, int]:
+    """(rows, columns) of patches of N×3×H×W."""
+    return x.shape[-2] // PATCH, x.shape[-1] // PATCH
+
+
 class DinoV2(nn.Module):
-    """Normalised RGB → the normalised outputs of the tapped blocks, without the class token.
+    """Normalised RGB → the normalised outputs of the tapped blocks.
 
     Args:
         taps: numbers of the tapped blocks.
+        norm_eps: of the last norm.
+        has_mask: the checkpoint holds the token that stands for hidden patches in training.
     """
 
-    def __init__(self, *, width: int, depth: int, heads: int, taps: Sequence[int], gated: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        taps: Sequence[int],
+        gated: bool = False,
+        norm_eps: float = _EPS,
+        has_mask: bool = True,
+    ) -> None:
         super().__init__()
         self.taps = tuple(taps)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, _GRID * _GRID + 1, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # used in training only
+        if has_mask:
+            self.mask_token = nn.Parameter(torch.zeros(1, width))  # used in training only
         self.patch_embed = PatchEmbed(width)
         self.blocks = nn.ModuleList(Block(width, heads, gated=gated) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=_EPS)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         self._positions = SizeCache()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """N×3×H×W, sides multiples of 14 → N×(H/14·W/14)×C each."""
-        grid_hw = (x.shape[-2] // PATCH, x.shape[-1] // PATCH)
-        x = self.patch_embed(x)
-        x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
-        x = x + self._positions.get(grid_hw, x.device, x.dtype, lambda: self._resampled(grid_hw))
-        maps = []
+        """N×3×H×W, sides multiples of 14 → N×(H/14·W/14)×C each, without the class token."""
+        return [tokens[:, 1:] for tokens in self.tokens(x)]
+
+    def tokens(self, x: Tensor) -> list[Tensor]:
+        """N×3×H×W, sides multiples of 14 → N×(1+H/14·W/14)×C each, the class token first."""
+        x, maps = self.embedded(x, grid_of(x)), []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in self.taps:
-                maps.append(self.norm(x)[:, 1:])
+                maps.append(self.norm(x))
         return maps
+
+    def embedded(self, x: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """N×3×H×W → N×(1+h·w)×C, the class token first, before any block."""
+        x = self.patch_embed(x)
+        x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1)
+        return x + self._positions.get(grid_hw, x.device, x.dtype, lambda: self._resampled(grid_hw))
 
     def _resampled(self, grid_hw: tuple[int, int]) -> Tensor:
         table = self.pos_embed.float()

@@ -10,14 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from stream.models.decoder import Scratch
-from stream.models.depth_anything.dinov2 import PATCH, DinoV2
+from stream.models.depth_anything.dinov2 import PATCH, DinoV2, grid_of
 from stream.models.layers import upsample
 
 
 class DepthHead(nn.Module):
-    """Tokens of four blocks → one map; the attribute names are those of the checkpoints."""
+    """Tokens of four blocks → maps; the attribute names are those of the checkpoints.
 
-    def __init__(self, width: int, channels: int, outputs: Sequence[int]) -> None:
+    Args:
+        width: channels of the tokens.
+        channels: of the decoder.
+        outputs: channels of the maps that enter it.
+        maps: how many the head gives.
+    """
+
+    def __init__(self, width: int, channels: int, outputs: Sequence[int], *, maps: int = 1) -> None:
         super().__init__()
         self.projects = nn.ModuleList(nn.Conv2d(width, count, 1) for count in outputs)
         self.resize_layers = nn.ModuleList(
@@ -30,20 +37,45 @@ class DepthHead(nn.Module):
         )
         self.scratch = Scratch(outputs, channels)
         self.scratch.output_conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
-        self.scratch.output_conv2 = nn.Sequential(
-            nn.Conv2d(channels // 2, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, 1, 1)
-        )
+        self.scratch.output_conv2 = output_layers(channels // 2, maps)
 
     def forward(self, tokens: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
-        """N×L×C each → N×1×14h×14w, before the last activation."""
-        maps = [
-            resize(project(x.transpose(1, 2).unflatten(2, grid_hw)))
-            for x, project, resize in zip(tokens, self.projects, self.resize_layers, strict=True)
+        """N×L×C each → N×maps×14h×14w, before the last activation."""
+        return self.output(self.path(tokens, grid_hw), grid_hw)
+
+    def path(self, tokens: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
+        """N×L×C each → N×channels×8h×8w, the decoder's path after its finest level."""
+        maps = [resize(x) for x, resize in zip(self.projected(tokens, grid_hw), self.resize_layers, strict=True)]
+        return self.scratch.fuse(maps)
+
+    def projected(self, tokens: Sequence[Tensor], grid_hw: tuple[int, int]) -> list[Tensor]:
+        """N×L×C each → N×C'×h×w each, with the channels of their levels and not yet at their sizes."""
+        return [
+            project(x.transpose(1, 2).unflatten(2, grid_hw)) for x, project in zip(tokens, self.projects, strict=True)
         ]
-        y = self.scratch.output_conv1(self.scratch.fuse(maps))  # type: ignore[operator]
-        y = upsample(y, (PATCH * grid_hw[0], PATCH * grid_hw[1]))
-        first, relu, last = self.scratch.output_conv2  # type: ignore[misc]
-        return last(relu(first(y)).to(last.weight.dtype))
+
+    def enlarged(self, path: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """The decoder's path → N×channels/2×14h×14w, what the last layers get."""
+        y = self.scratch.output_conv1(path)  # type: ignore[operator]
+        return upsample(y, (PATCH * grid_hw[0], PATCH * grid_hw[1]))
+
+    def output(self, path: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """The decoder's path after its finest level → N×maps×14h×14w, before the last activation."""
+        return last_layers(self.scratch, "output_conv2", self.enlarged(path, grid_hw))
+
+
+def output_layers(channels: int, maps: int) -> nn.Sequential:
+    """The last layers of a head, see `last_layers`."""
+    return nn.Sequential(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, maps, 1))
+
+
+def last_layers(scratch: nn.Module, name: str, x: Tensor) -> Tensor:
+    """N×C×H×W → N×maps×H×W through the `output_layers` of that name; the last may have a precision of its own."""
+    layers = scratch.get_submodule(name)
+    assert isinstance(layers, nn.Sequential)
+    first, relu, last = layers
+    y: Tensor = last(relu(first(x)).to(last.weight.dtype))
+    return y
 
 
 class DepthAnything(nn.Module):
@@ -75,6 +107,5 @@ class DepthAnything(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N×3×H×W, sides multiples of 14 → N×H×W."""
-        grid_hw = (x.shape[-2] // PATCH, x.shape[-1] // PATCH)
-        y = self.depth_head(self.pretrained(x), grid_hw)[:, 0]
+        y = self.depth_head(self.pretrained(x), grid_of(x))[:, 0]
         return torch.relu(y) if self.max_depth_m is None else self.max_depth_m * torch.sigmoid(y)

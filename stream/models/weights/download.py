@@ -1,23 +1,29 @@
 """Downloading one file: resumes after interruptions and hashes while it downloads.
 
 Invariant: `NAME.part` is the beginning of the file that `NAME.part.json` identifies, and once `run` has returned,
-`digest` is the sha256 of the whole file.
+`digest` is the sha256 of the whole file. Whatever a server sends, a download ends: it is bounded in bytes and in time.
 """
 
 import hashlib
 import http.client
 import json
+import os
+import re
 import shutil
 import ssl
+import stat
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from stream.errors import ModelError
+from stream.files import create_file, read_json
+from stream.models.weights.connection import opener
 from stream.version import __version__
 
 _FIRST_WAIT_S = 1.0
@@ -29,6 +35,15 @@ _PAGES = (*_HTML, b"<?xml")
 _TEMPORARY = (408, 429)
 """Temporary errors besides 5xx: request timeout, too many requests (RFC 9110, RFC 6585)."""
 _RANGE_NOT_SATISFIABLE = 416
+_LEAST_BYTES = 4096
+"""What has to arrive within each timeout, and what an attempt has to bring to count as progress."""
+_LEAST_RATE = 100_000
+"""Bytes per second that a download has to reach on average."""
+_LONGEST_START_S = 600.0
+"""Time that a download may take beyond that."""
+_DIGITS = re.compile(r"[0-9]+")
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})")
+_VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +51,7 @@ class Transfer:
     """Progress of a download.
 
     Attributes:
-        file: name of the file.
+        file: name of the file, with its folder if the catalog has one.
         done_bytes: bytes on the disk; `resumed_bytes` of them are from an earlier run.
         total_bytes: size of the file, None if the server does not say.
     """
@@ -89,45 +104,80 @@ class _Part:
 
     @property
     def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
+        """Of the part; 0 if there is none, or something else has its name."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def version(self) -> _Version | None:
         """The version the part belongs to; None if unknown, so that the part cannot be resumed."""
-        try:
-            content = json.loads(self._about.read_text(encoding="utf-8"))
-            return _Version(**content)
-        except (FileNotFoundError, ValueError, TypeError):  # incomplete, or not written by this program
+        content = read_json(self._about, most_bytes=10_000)
+        if not isinstance(content, dict) or content.keys() != {"validator", "total_bytes"}:
+            return None  # incomplete, or not written by this program
+        validator, total = content["validator"], content["total_bytes"]
+        if not isinstance(validator, str | None) or not isinstance(total, int | None):
             return None
+        return _Version(validator=validator, total_bytes=total)
 
     def begin(self, version: _Version) -> None:
         """Discard the part and start one of `version`."""
         self.remove()
-        self._about.write_text(json.dumps(vars(version)), encoding="utf-8")
+        with create_file(self._about) as file:
+            file.write(json.dumps(vars(version)).encode())
+        create_file(self.path).close()
+
+    def open(self, flags: int) -> BinaryIO:
+        """Open the part itself, never what a link of its name leads to. Raises `OSError`."""
+        file = os.open(self.path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        return os.fdopen(file, "rb" if flags == os.O_RDONLY else "ab")
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
         self._about.unlink(missing_ok=True)
 
 
+def part_size(target: Path) -> int:
+    """Bytes of `target` that have been downloaded so far."""
+    return _Part(target).size_bytes
+
+
 class Download:
     """Downloads `url` to `part`, beside `target`.
 
     Args:
+        name: of the file, for `on_progress`; None for that of `target`.
         on_progress: called after every chunk (256 KiB at most).
-        timeout_s: limit for connecting, and for each wait for more data.
+        timeout_s: limit for connecting, for the headers of an answer, and for each 4 kB of a file.
+        most_bytes: the largest file that is taken.
+        clock: seconds.
 
     Attributes:
         digest: the sha256 of the part.
     """
 
-    def __init__(self, url: str, target: Path, *, on_progress: OnTransfer | None, timeout_s: float) -> None:
-        self.url, self.target = url, target
+    def __init__(
+        self,
+        url: str,
+        target: Path,
+        *,
+        name: str | None = None,
+        on_progress: OnTransfer | None,
+        timeout_s: float,
+        most_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url, self.target, self._name = url, target, name or target.name
         self.part = _Part(target)
         self.digest = hashlib.sha256()
         self._digested = 0
         self._resumed: int | None = None
         self._on_progress, self._timeout_s = on_progress, timeout_s
-        self._opener = urllib.request.build_opener(_Redirects)
+        self._most_bytes, self._clock = most_bytes, clock
+        self._limit_s = _LONGEST_START_S + most_bytes / _LEAST_RATE
+        self._deadline = clock() + self._limit_s
+        self._opener = opener(answer_s=timeout_s)
 
     def run(self, *, attempts: int, sleep: Callable[[float], None]) -> None:
         """Retry until the part is the whole file, or until `attempts` in a row have made no progress.
@@ -136,8 +186,8 @@ class Download:
             sleep: waits for a number of seconds, which doubles from attempt to attempt.
 
         Raises:
-            ModelError: the server refuses or cannot be reached, the connection breaks, a web page arrives instead of
-                the file, or the disk has too little space.
+            ModelError: the server refuses or cannot be reached, the connection breaks, something else arrives instead
+                of the file, it is too large or takes too long, or the disk has too little space.
             OSError: the part cannot be written.
         """
         failed, most = 0, self.part.size_bytes
@@ -147,7 +197,7 @@ class Download:
                 return
             except _TransferError as error:
                 got = self.part.size_bytes
-                failed = 1 if got > most else failed + 1
+                failed = 1 if got >= most + _LEAST_BYTES else failed + 1
                 most = max(most, got)
                 if failed >= attempts:
                     again = f"run again to resume after {size_text(got)}" if got else "try again later"
@@ -156,6 +206,7 @@ class Download:
                         where=self.url,
                         hint=f"{again}, or {by_hand(self.target.parent)}",
                     ) from error
+            self._check_time()
             sleep(_FIRST_WAIT_S * 2 ** (failed - 1))
 
     def _attempt(self) -> None:
@@ -173,12 +224,17 @@ class Download:
         with self._answer(headers) as response:
             if response.headers.get_content_type() in _PAGE_TYPES:
                 raise self._is_page()
+            coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+            if coding not in ("", "identity"):
+                what = f"the server sent the file encoded ({coding[:20]}), although that was not asked for"
+                raise ModelError(what, where=self.url, hint=by_hand(self.target.parent))
             answered = _version(response)
             if start and not _resumes(response, start, version, answered):
                 start = 0
                 if response.status == http.client.PARTIAL_CONTENT:
                     self.part.remove()
                     raise _TransferError("the file on the server has changed")
+            self._check_size(answered.total_bytes)
             self._check_room(answered.total_bytes, start)
             with _network():
                 chunk = response.read1(_CHUNK_BYTES)
@@ -195,22 +251,33 @@ class Download:
             self._save(response, chunk, answered.total_bytes)
 
     def _save(self, response: http.client.HTTPResponse, chunk: bytes, total: int | None) -> None:
-        with self.part.path.open("ab") as file:
+        since, count = self._clock(), 0
+        with self.part.open(os.O_WRONLY | os.O_APPEND) as file:
             while chunk:
+                self._check_size(self._digested + len(chunk))
                 file.write(chunk)
                 self.digest.update(chunk)
                 self._digested += len(chunk)
                 if self._on_progress is not None:
                     self._on_progress(
                         Transfer(
-                            file=self.target.name,
+                            file=self._name,
                             done_bytes=self._digested,
                             total_bytes=total,
                             resumed_bytes=self._resumed or 0,
                         )
                     )
+                count += len(chunk)
+                if (now := self._clock()) - since > self._timeout_s:
+                    if count < _LEAST_BYTES:
+                        raise _TransferError(f"only {count} bytes arrived in {self._timeout_s:.0f} s")
+                    self._check_time()
+                    since, count = now, 0
                 with _network():
                     chunk = response.read1(_CHUNK_BYTES)
+        if total is not None and self._digested > total:
+            self.part.remove()
+            raise _TransferError("the server sent more than it had announced")
         if not self._digested or (total is not None and self._digested < total):
             of = f" of {size_text(total)}" if total else ""
             raise _TransferError(f"the connection ended after {size_text(self._digested)}{of}")
@@ -220,7 +287,7 @@ class Download:
         if self._digested == size_bytes:
             return
         self.digest, self._digested = hashlib.sha256(), size_bytes
-        with self.part.path.open("rb") as file:
+        with self.part.open(os.O_RDONLY) as file:
             while block := file.read(_CHUNK_BYTES):
                 self.digest.update(block)
 
@@ -233,7 +300,7 @@ class Download:
                 response = self._opener.open(request, timeout=self._timeout_s)
         except urllib.error.HTTPError as refusal:
             refusal.close()
-            answer = f"the server answered {refusal.code} ({refusal.reason})"
+            answer = f"the server answered {refusal.code} ({str(refusal.reason)[:200]})"
             if refusal.code == _RANGE_NOT_SATISFIABLE:
                 self.part.remove()
                 raise _TransferError(answer) from refusal
@@ -250,32 +317,24 @@ class Download:
         what = "the server sent a web page instead of the file (a login page or a proxy?)"
         return ModelError(what, where=self.url, hint=by_hand(self.target.parent))
 
+    def _check_size(self, size_bytes: int | None) -> None:
+        if size_bytes is not None and size_bytes > self._most_bytes:
+            self.part.remove()
+            what = f"the server sends more than the {size_text(self._most_bytes)} that this file can have"
+            raise ModelError(what, where=self.url, hint=by_hand(self.target.parent))
+
+    def _check_time(self) -> None:
+        if self._clock() > self._deadline:
+            what = f"the download took longer than {self._limit_s / 3600:.1f} hours"
+            hint = f"run again to go on, or {by_hand(self.target.parent)}"
+            raise ModelError(what, where=self.url, hint=hint)
+
     def _check_room(self, total: int | None, start: int) -> None:
         folder = self.target.parent
         free = shutil.disk_usage(folder).free
         if total is not None and total - start > free:
             needs = f"{size_text(total - start)} to download, but only {size_text(free)} is free"
             raise disk_full(folder, self.url, needs)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, as Hugging Face and GitHub send them, but never from https to a weaker scheme."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        """See the base class."""
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            fp.close()
-            what = f"redirects from https to {newurl}; redirects to a weaker scheme are not followed"
-            raise ModelError(what, where=req.full_url, hint="download it by hand and pass it with --weights")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @contextmanager
@@ -291,18 +350,19 @@ def _network() -> Iterator[None]:
         raise _TransferError(f"cannot be reached: {error.reason}") from error
     except TimeoutError as error:
         raise _TransferError("no data arrived in time") from error
-    except (http.client.HTTPException, OSError) as error:
-        raise _TransferError(f"the connection broke: {error or type(error).__name__}") from error
+    except (http.client.HTTPException, OSError, ValueError) as error:  # ValueError: a length that is no number
+        raise _TransferError(f"the connection broke: {str(error)[:200] or type(error).__name__}") from error
 
 
 def _version(response: http.client.HTTPResponse) -> _Version:
-    tag, length = response.headers.get("ETag"), response.headers.get("Content-Length")
+    tag, length = response.headers.get("ETag"), response.headers.get("Content-Length", "")
     if response.status == http.client.PARTIAL_CONTENT:
-        length = response.headers.get("Content-Range", "").rpartition("/")[2]
+        length = (_RANGE.fullmatch(response.headers.get("Content-Range", "")) or ("",) * 3)[2]
     is_strong = tag is not None and not tag.startswith("W/")
+    validator = (tag if is_strong else response.headers.get("Last-Modified")) or ""
     return _Version(
-        validator=tag if is_strong else response.headers.get("Last-Modified"),
-        total_bytes=int(length) if length and length.isdigit() else None,
+        validator=validator if _VALIDATOR.fullmatch(validator) else None,
+        total_bytes=int(length[:20]) if _DIGITS.fullmatch(length) else None,
     )
 
 
@@ -311,9 +371,11 @@ def _resumes(response: http.client.HTTPResponse, start: int, wanted: _Version | 
 
     A 206 may omit the date (RFC 9110, 15.3.7), so a missing validator is not a mismatch.
     """
+    answer = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return (
         response.status == http.client.PARTIAL_CONTENT
-        and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        and answer is not None
+        and int(answer[1]) == start
         and wanted is not None
         and wanted.total_bytes == answered.total_bytes
         and (answered.validator is None or wanted.validator == answered.validator)

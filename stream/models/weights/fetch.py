@@ -1,11 +1,11 @@
 """Downloading a published weights file into a folder, once, and verifying it.
 
-Invariant: a file under its final name is complete and, if the published sha256 is known, has that; an incomplete file
-is called `NAME.part`.
+Invariant: a file under its final name is complete and, if the published sha256 or git blob is known, has that; an
+incomplete file is called `NAME.part`.
 """
 
-import contextlib
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -14,15 +14,24 @@ from pathlib import Path
 
 from stream.errors import ModelError
 from stream.models.spec import ModelSpec
-from stream.models.weights.download import Download, OnTransfer, Transfer, by_hand, disk_full, size_text
+from stream.models.weights.download import Download, OnTransfer, Transfer, by_hand, disk_full, part_size, size_text
+from stream.models.weights.locks import locked
 from stream.notes import note
 
-__all__ = ["Fetched", "OnTransfer", "Transfer", "by_hand", "fetch", "size_text"]
+__all__ = ["Fetched", "OnTransfer", "Transfer", "by_hand", "fetch", "largest_file", "size_text"]
 
 TIMEOUT_S = 30.0
 """Limit for connecting, and for each wait for more data."""
 ATTEMPTS = 4
-"""Attempts in a row without progress before giving up; progress restarts the count."""
+"""Attempts in a row without progress (4 kB) before giving up; progress restarts the count."""
+_IDLE_S = ATTEMPTS * TIMEOUT_S
+"""How long another process may download nothing before it is waited for no longer."""
+_LIMIT_S = 12 * 3600.0
+_BLOCK_BYTES = 1 << 20
+_COPIES = 2
+"""The published files hold their parameters once, and position tables."""
+_BESIDE_BYTES = 64_000_000
+"""What a file may hold beside the parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +40,11 @@ class Fetched:
 
     path: Path
     sha256: str | None
+
+
+def largest_file(spec: ModelSpec, copies: int) -> int:
+    """The most bytes that a file with `copies` of the model's parameters as float32 can have."""
+    return _BESIDE_BYTES + round(copies * 4e6 * spec.parameters_m)
 
 
 def fetch(
@@ -54,29 +68,30 @@ def fetch(
 
     Raises:
         ModelError: the file is not published or not the published one, the server refuses or cannot be reached, the
-            connection breaks or the disk is full. After an interruption `NAME.part` stays; otherwise nothing does.
+            connection breaks or the disk is full, or another process that downloads it does not get on. After an
+            interruption `NAME.part` stays; otherwise nothing does.
     """
-    from filelock import FileLock, Timeout
-
-    url, target = spec.weights.url, folder / spec.weights.file
+    url, name = spec.weights.url, spec.weights.file
+    target = folder / name
+    folder = target.parent
     if url is None:
         raise _unpublished(spec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{target.name}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            note(f"{target.name}: waiting for another process that is downloading it")
-            lock.acquire()
-        with contextlib.ExitStack() as held:
-            held.callback(lock.release)
+        with locked(
+            folder / f".{target.name}.lock",
+            waiting=f"{name}: waiting for another process that is downloading it",
+            progress=lambda: part_size(target),
+            idle_s=_IDLE_S,
+            limit_s=_LIMIT_S,
+        ):
             if target.is_file():
                 return Fetched(path=target, sha256=None)
-            note(f"downloading {target.name} to {folder}")
+            note(f"downloading {name} to {folder}")
             if spec.licence_note:
                 note(spec.licence_note)
-            download = Download(url, target, on_progress=on_progress, timeout_s=timeout_s)
+            most = largest_file(spec, _COPIES)
+            download = Download(url, target, name=name, on_progress=on_progress, timeout_s=timeout_s, most_bytes=most)
             download.run(attempts=attempts, sleep=sleep)
             return Fetched(path=target, sha256=_verified(spec, download))
     except OSError as error:
@@ -91,19 +106,33 @@ def fetch(
 
 def _verified(spec: ModelSpec, download: Download) -> str:
     """Move a complete download into place if it is the published file; returns its sha256."""
-    digest = download.digest.hexdigest()
-    if spec.weights.sha256 is None:
-        note(f"{spec.weights.file}: not verified, because the publisher's sha256 is unknown")
-    elif digest != spec.weights.sha256:
-        download.part.remove()
-        raise ModelError(
-            f"deleted the download, which is not the published file: sha256 {digest} instead of {spec.weights.sha256}",
-            where=download.url,
-            hint=f"run again, or {by_hand(download.target.parent)}",
-        )
+    digest, known = download.digest.hexdigest(), spec.weights
+    if not known.is_verifiable:
+        note(f"{known.file}: not verified, because the publisher's sha256 is unknown")
+    found = [("sha256", digest, known.sha256)]
+    if known.git_blob is not None:
+        found.append(("git blob", git_blob(download.part.path), known.git_blob))
+    for what, computed, published in found:
+        if published not in (None, computed):
+            download.part.remove()
+            raise ModelError(
+                f"deleted the download, which is not the published file: {what} {computed} instead of {published}",
+                where=download.url,
+                hint=f"run again, or {by_hand(download.target.parent)}",
+            )
     os.replace(download.part.path, download.target)
     download.part.remove()
     return digest
+
+
+def git_blob(path: Path) -> str:
+    """The hex name that git gives a file's content, by SHA-1; `git hash-object FILE` prints it. Raises `OSError`."""
+    with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha1(f"blob {length}\0".encode(), usedforsecurity=False)
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _unpublished(spec: ModelSpec) -> ModelError:

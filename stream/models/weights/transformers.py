@@ -245,21 +245,32 @@ def _join(official: dict[str, Tensor]) -> None:
             parts = [official[name] for name in (query, key, value) if name in official]
             # Tensors that cannot be joined keep their names, so filling the network refuses them.
             if len(parts) == 3 and parts[0].ndim and len({part.shape for part in parts}) == 1:
-                official[f"{stem}qkv.{end}"] = torch.cat(parts)
+                official[f"{stem}qkv.{end}"] = _joined(parts)
                 del official[query], official[key], official[value]
             elif len(parts) == 2 and end == "bias" and key not in official:
                 official[f"{stem}q_bias"], official[f"{stem}v_bias"] = official.pop(query), official.pop(value)
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    if not parts[0].is_meta:
+        return torch.cat(list(parts))
+    sides = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return torch.empty(sides, dtype=parts[0].dtype, device="meta")  # torch.cat imports 70 MB for this device, in 2 s
+
+
 def _unused(official: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """Zeros for the tensors that no output depends on."""
+    """Zeros for the tensors that no output depends on; views of one, because a file may claim any width."""
     coarsest = "refinenet4.resConfUnit"
     zeros = {
-        key.replace(f"{coarsest}2", f"{coarsest}1"): torch.zeros_like(value)
+        key.replace(f"{coarsest}2", f"{coarsest}1"): _zeros(value.shape, value)
         for key, value in official.items()
         if f"{coarsest}2" in key
     }
     if (example := official.get(family.width_of)) is not None:
         for key, shape in family.unused:
-            zeros[key] = torch.zeros([example.shape[-1] if side == _WIDTH else side for side in shape])
+            zeros[key] = _zeros([example.shape[-1] if side == _WIDTH else side for side in shape], example)
     return zeros
+
+
+def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.zeros((), dtype=like.dtype, device=like.device).expand(shape)

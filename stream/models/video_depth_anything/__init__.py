@@ -1,0 +1,1 @@
+"""Video-Depth-Anything: Depth Anything V2 with attention over time."""
