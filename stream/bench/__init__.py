@@ -5,6 +5,8 @@
     pipeline            the whole pipeline on a video, its parts, and the limit that they set
     baseline            a loop that does what the models' own video scripts do
     steadiness          how much depth changes from frame to frame
+    quality             accuracy on photos with measured depth, and the speed on them
+    latency             the age of what a viewer sees, read from a screen
     synthetic_weights   networks for models whose real weights are not installed
     clip                the video that everything is measured with
     timing              medians and their spread
@@ -14,4 +16,6 @@ Invariant: results that are compared come from the same process, the same frames
 """
 
 PARTS = ("network", "pipeline", "baseline", "steadiness")
-"""What can be measured: values of `--parts`."""
+"""What is measured unless something is asked for: values of `--parts`."""
+QUALITY, LATENCY = "quality", "latency"
+"""What `--quality` and `--latency` ask for."""

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stream.bench.baseline import BaselineResult
+from stream.bench.latency import LatencyResult
 from stream.bench.network import NetworkResult
 from stream.bench.pipeline import PipelineResult
+from stream.bench.quality import QualityResult
 from stream.bench.steadiness import SteadinessResult
 from stream.errors import MissingExtraError, SinkError
 from stream.files import as_sink_error, json_text, write_file
@@ -38,6 +40,8 @@ class Results:
     pipelines: list[PipelineResult] = field(default_factory=list)
     baselines: list[BaselineResult] = field(default_factory=list)
     steadiness: list[SteadinessResult] = field(default_factory=list)
+    qualities: list[QualityResult] = field(default_factory=list)
+    latencies: list[LatencyResult] = field(default_factory=list)
     synthetic_weights: list[str] = field(default_factory=list)
     devices: dict[str, str] = field(default_factory=dict)
 
@@ -53,6 +57,8 @@ class Results:
             "pipeline": [result.to_dict() for result in self.pipelines],
             "baseline": [result.to_dict() for result in self.baselines],
             "steadiness": [result.to_dict() for result in self.steadiness],
+            "quality": [result.to_dict() for result in self.qualities],
+            "latency": [result.to_dict() for result in self.latencies],
         }
 
     def speedup(self, pipeline: PipelineResult) -> float | None:
@@ -95,6 +101,13 @@ PIPELINE_HEADER = (
     "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline"
 )  # fmt: skip
 
+QUALITY_HEADER = (
+    "model", "backend", "precision", "input", "photos", "AbsRel", "δ1", "ordinal", "flicker", "ms a photo", "fps"
+)  # fmt: skip
+LATENCY_HEADER = (
+    "model", "backend", "precision", "display", "shown", "fps", "ms, median", "95 %", "worst", "program: median", "95 %"
+)  # fmt: skip
+
 
 def network_line(result: NetworkResult) -> tuple[str, ...]:
     """Cells of `NETWORK_HEADER`'s table."""
@@ -114,6 +127,25 @@ def pipeline_line(result: PipelineResult, results: Results) -> tuple[str, ...]:
         result.model, result.backend, result.precision, f"{result.fps:.2f}", f"{result.limit_fps:.2f}",
         f"{result.efficiency:.2f}", f"{1 / result.network.median_s:.2f}", parts,
         "" if speedup is None else f"{speedup:.2f}",
+    )  # fmt: skip
+
+
+def quality_line(result: QualityResult) -> tuple[str, ...]:
+    """Cells of `QUALITY_HEADER`'s table."""
+    return (
+        result.model, result.backend, result.precision, result.size, str(result.photos), f"{result.abs_rel:.4f}",
+        f"{result.delta_1_25:.4f}", "" if result.ordinal is None else f"{result.ordinal:.4f}",
+        "" if result.flicker is None else f"{result.flicker:.2%}", f"{1000 * result.median_s:.1f}",
+        f"{result.fps:.2f}",
+    )  # fmt: skip
+
+
+def latency_line(result: LatencyResult) -> tuple[str, ...]:
+    """Cells of `LATENCY_HEADER`'s table."""
+    seconds = (result.p50_s, result.p95_s, result.worst_s, result.program_p50_s, result.program_p95_s)
+    return (
+        result.model, result.backend, result.precision, result.display, str(result.shown), f"{result.fps:.2f}",
+        *("" if one is None else f"{1000 * one:.0f}" for one in seconds),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How much a model's depth changes from frame to frame on the demo clip, as it is and with `--steady`.
+"""How much a model's depth changes from frame to frame of a clip, as it is and with `--steady`.
 
 Invariant: the frames are the same for every model, so that the numbers compare.
 """
@@ -18,7 +18,7 @@ from stream.infer.steady import Steady
 
 FRAMES = 25
 """Frames that are compared, a second of the clip."""
-_DEMO = Path(__file__).parents[1] / "data" / "demo.mp4"
+DEMO = Path(__file__).parents[1] / "data" / "demo.mp4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,9 @@ class _Maps(Inference):
         self._engine.close()
 
 
-def measure(engine: Engine, frames: int = FRAMES) -> SteadinessResult | None:
-    """Measure on the first frames of the demo clip, and close the engine; None if no two maps could be compared."""
-    source = VideoSource(_DEMO)
+def measure(engine: Engine, clip: Path = DEMO, frames: int = FRAMES) -> SteadinessResult | None:
+    """Measure on the first frames of a clip, and close the engine; None if no two maps could be compared."""
+    source = VideoSource(clip)
     stage = Steady(_Maps(engine, islice(source, frames)))
     try:
         for _ in stage.stream(Channel(1), lambda *_: None):

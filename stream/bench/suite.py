@@ -3,15 +3,17 @@
 Invariant: a model whose weights are not installed is measured with synthetic ones, and the results say so.
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import torch
 
-from stream.bench import baseline, network, pipeline, steadiness
+from stream.bench import LATENCY, QUALITY, baseline, latency, network, pipeline, quality, steadiness
 from stream.bench.clip import write_clip
 from stream.bench.report import Results
 from stream.bench.synthetic_weights import with_synthetic_weights
@@ -24,6 +26,7 @@ from stream.infer.device import bf16_is_faster, hardware_id, resolve_device
 from stream.infer.engine import Engine
 from stream.infer.executor import without_pool
 from stream.models import registry
+from stream.models.kinds import KINDS
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
 from stream.models.weights.locate import search
@@ -44,7 +47,8 @@ class BenchOptions:
         size_hw: (height, width) of the clip.
         backends, precisions: empty for those that are available on this machine.
         input_sizes, batches: the pipeline uses the first one.
-        parts: some of `bench.PARTS`.
+        parts: some of `bench.PARTS`, `QUALITY` and `LATENCY`.
+        truths: photos with their measured depth, for `QUALITY`.
         kind, max_depth_m: of the models with a FILE, see `registry.load`.
     """
 
@@ -58,6 +62,7 @@ class BenchOptions:
     threads: int | None
     layout: str
     parts: Sequence[str]
+    truths: quality.Truths | None = None
     weights_dir: Path | None = None
     kind: DepthKind | None = None
     max_depth_m: float | None = None
@@ -70,6 +75,9 @@ def run(options: BenchOptions) -> Results:
         UsageError: a model is unknown, or an option is not possible.
     """
     models = [_Model.parse(text, options) for text in options.models]
+    if options.truths is not None:
+        options.truths.check()
+    displays = latency.possible_displays() if LATENCY in options.parts else []
     results = Results(settings={key: str(value) for key, value in vars(options).items()})
     with tempfile.TemporaryDirectory(prefix="depthstream-bench-") as temporary:
         folder = Path(temporary)
@@ -78,6 +86,8 @@ def run(options: BenchOptions) -> Results:
         frames = _frames(clip)
         for model in models:
             _measure_model(options, model, clip, frames, results)
+        for model in models:
+            _measure_latency(options, model, displays, results)
     return results
 
 
@@ -103,6 +113,14 @@ class _Model:
     @property
     def has_weights(self) -> bool:
         return self.weights is not None or search(self.spec, weights_dir=self.weights_dir) is not None
+
+    @property
+    def arguments(self) -> list[str]:
+        """What `depthstream run` takes to find the same weights."""
+        found = [] if self.weights is None else ["--weights", os.path.abspath(self.weights)]
+        found += [] if self.weights_dir is None else ["--weights-dir", os.path.abspath(self.weights_dir)]
+        found += [] if self.max_depth_m is None else ["--max-depth", str(self.max_depth_m)]
+        return found + [word for name, kind in KINDS.items() if kind is self.kind for word in ("--kind", name)]
 
     def loaded(self, *, merge_norms: bool = True) -> LoadedModel:
         with without_pool():
@@ -192,6 +210,48 @@ def _measure_model(
         )  # fmt: skip
         if (change := steadiness.measure(used)) is not None:
             results.steadiness.append(change)
+
+    if QUALITY in options.parts and options.truths is not None:
+        _measure_quality(options, chosen, possible, frames, results)
+
+
+def _measure_quality(
+    options: BenchOptions,
+    chosen: _Model,
+    possible: Sequence[tuple[str, str]],
+    frames: Sequence[Frame],
+    results: Results,
+) -> None:
+    assert options.truths is not None
+    if not chosen.has_weights:
+        note(f"{chosen.spec.name}: synthetic weights see no depth, so there is no quality")
+        return
+    for input_size, (backend, precision) in product(options.input_sizes, possible):
+        engine = Engine(
+            chosen.loaded(), device=options.device, backend=backend, precision=precision, threads=options.threads,
+            input_size=input_size, calibration=lambda: frames,
+        )  # fmt: skip
+        result = quality.measure(engine, options.truths, input_size=input_size)
+        results.qualities.append(result)
+        note(f"{result.model} {backend} {precision} {result.size}: AbsRel {result.abs_rel:.4f}, {result.fps:.2f} fps")
+
+
+def _measure_latency(options: BenchOptions, chosen: _Model, displays: Sequence[str], results: Results) -> None:
+    name = chosen.spec.name
+    if displays and not chosen.has_weights:
+        note(f"{name}: the weights are not installed, so a run cannot load it: no latency")
+        return
+    fixed = ["--device", options.device, *chosen.arguments]
+    if options.threads is not None:
+        fixed += ["--threads", str(options.threads)]
+    if options.input_sizes[0] is not None:
+        fixed += ["--input-size", str(options.input_sizes[0])]
+    for backend, precision in product(options.backends or ("auto",), options.precisions or ("auto",)):
+        arguments = [*fixed, "--backend", backend, "--precision", precision]
+        for display in displays:
+            result = latency.measure(name, display, size_hw=options.size_hw, arguments=arguments)
+            results.latencies.append(result)
+            note(f"{name} {result.backend} {result.precision}, {display}: {1000 * result.p50_s:.0f} ms")
 
 
 def _is_possible(results: Results, spec: ModelSpec, backend: str, precision: str) -> bool:

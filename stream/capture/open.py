@@ -223,6 +223,7 @@ def _open_camera(parsed: ParsedSource, options: CaptureConfig) -> Source:
 
 
 def _open_pattern(name: str, options: CaptureConfig) -> Source:
+    from stream.capture import clock
     from stream.capture.pattern import RATE, PatternSource
 
     refuse(options, "a pattern", "fps", "start", "hwaccel", "deinterlace", "input_options")
@@ -231,7 +232,9 @@ def _open_pattern(name: str, options: CaptureConfig) -> Source:
     if options.until is not None:
         limits.append(max(1, math.ceil(options.until * rate)))
     height_width = (480, 640) if options.camera_size is None else options.camera_size[::-1]
-    return PatternSource(name, size_hw=height_width, rate=rate, max_frames=min(limits, default=None))
+    background = "testsrc2" if name == clock.NAME else name
+    source = PatternSource(background, size_hw=height_width, rate=rate, max_frames=min(limits, default=None))
+    return clock.ClockSource(source) if name == clock.NAME else source
 
 
 def _open_network(url: str, options: CaptureConfig) -> Source:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from stream.capture.base import CaptureLog, Source
+from stream.capture.clock import NAME as CLOCK
 from stream.capture.video.decode import FrameMaker
 from stream.errors import SourceNotFoundError, reason_of
 from stream.frames import Frame, SourceInfo, SourceKind
@@ -58,7 +59,9 @@ class PatternSource(Source):
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         if name not in NAMES:
-            raise SourceNotFoundError(f"no pattern {name!r}", where=f"pattern:{name}", allowed=", ".join(NAMES))
+            raise SourceNotFoundError(
+                f"no pattern {name!r}", where=f"pattern:{name}", allowed=", ".join((*NAMES, CLOCK))
+            )
         self._log = CaptureLog()
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.bench import PARTS
+from stream.bench import LATENCY, PARTS, QUALITY
 from stream.cli.options import ConfigCommand, FilePath, debug, own
 from stream.cli.terminal import raw
 from stream.errors import UsageError, printable
@@ -72,11 +72,32 @@ _KEYS = ("model.weights_dir", "model.kind", "model.max_depth", "inference.device
 )
 @own(
     "--parts",
-    default=",".join(PARTS),
     metavar="LIST",
     panel=_PANEL,
     help_text="What to measure: the network alone, the whole pipeline, a plain loop (baseline), and how much "
-    "depth changes from frame to frame (steadiness); default: all.",
+    "depth changes from frame to frame (steadiness); default: all, or none with --quality or --latency.",
+)
+@own(
+    "--quality",
+    metavar="PHOTOS",
+    panel=_PANEL,
+    help_text="Measure accuracy and speed on photos whose depth was measured: a folder, glob or list of photos, with "
+    "the depth in metres in files beside them, as for `survey --truth`.",
+)
+@own("--truth", type=_FILE, metavar="DIR", panel=_PANEL, help_text="Folder of the depth files of --quality.")
+@own(
+    "--clip",
+    type=_FILE,
+    metavar="VIDEO",
+    panel=_PANEL,
+    help_text="Video on which --quality measures flicker: how much depth changes from frame to frame.",
+)
+@own(
+    "--latency",
+    is_flag=True,
+    panel=_PANEL,
+    help_text="Measure the age of what a viewer sees in the window and on the page, read from a virtual screen; needs "
+    "Xvfb, and Chromium for the page.",
 )
 @own("--json", "json_file", type=_FILE, metavar="FILE", help_text="Write everything to this JSON file.")
 @own("--plot", type=_FILE, metavar="FILE", help_text="Draw the speeds of the network alone: .png, .svg or .pdf.")
@@ -90,7 +111,11 @@ def bench(
     batch: str,
     input_size: str | None,
     layout: str,
-    parts: str,
+    parts: str | None,
+    quality: str | None,
+    truth: Path | None,
+    clip: Path | None,
+    latency: bool,
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
@@ -103,10 +128,15 @@ def bench(
     from rich.console import Console
 
     from stream.bench import measured, report, suite
+    from stream.bench.quality import Truths
     from stream.models import registry
     from stream.models.kinds import KINDS
 
-    wanted = _words(parts)
+    asked = [part for part, given in ((QUALITY, quality is not None), (LATENCY, latency)) if given]
+    wanted = _words(parts) if parts is not None or asked else list(PARTS)
+    for flag, value in ("--truth", truth), ("--clip", clip):
+        if value is not None and quality is None:
+            raise UsageError("only applies to --quality", where=flag, hint="add --quality PHOTOS")
     if unknown := [part for part in wanted if part not in PARTS]:
         raise UsageError(f"unknown part {unknown[0]!r}", where="--parts", allowed=", ".join(PARTS))
     if layout not in ("side", "depth"):
@@ -121,7 +151,8 @@ def bench(
         device=config.inference.device,
         threads=config.inference.threads,
         layout=layout,
-        parts=wanted,
+        parts=[*wanted, *asked],
+        truths=None if quality is None else Truths(photos=quality, depth=truth, clip=clip),
         weights_dir=config.model.weights_dir,
         kind=KINDS[config.model.kind] if config.model.kind else None,
         max_depth_m=config.model.max_depth,
@@ -141,6 +172,13 @@ def bench(
         lines = [tuple(map(printable, report.pipeline_line(result, results))) for result in results.pipelines]
         title = f"The pipeline: {size} H.264 to {layout} video ({results.pipelines[0].encoder})"
         console.print(report.table(report.PIPELINE_HEADER, lines, title))
+    if results.qualities:
+        lines = [tuple(map(printable, report.quality_line(result))) for result in results.qualities]
+        console.print(report.table(report.QUALITY_HEADER, lines, f"Accuracy on {printable(quality or '')}"))
+    if results.latencies:
+        lines = [tuple(map(printable, report.latency_line(result))) for result in results.latencies]
+        title = f"Age of what a viewer sees: {size} at {results.latencies[0].camera_fps:g} fps"
+        console.print(report.table(report.LATENCY_HEADER, lines, title))
     for baseline in results.baselines:
         console.print(f"baseline, {printable(baseline.model)}: {baseline.fps:.2f} fps")
     for change in results.steadiness:

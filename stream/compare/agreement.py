@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.depthdata.alignment import ScaleShift, averaged, rank_correlation
 from stream.frames import DepthKind, DepthMap
-from stream.media import cv2
 
 _SAMPLES = 65_536
 """Number of pixels compared: 256×256 is enough for three digits."""
@@ -22,18 +22,6 @@ _FLOOR = 0.01
 """Lower limit of disparities before they are inverted: 100 times as far as the nearest point."""
 _CONSTANT = 1e-6
 """Standard deviation, in shares of the largest value, at which only rounding of float32 is left."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaleShift:
-    """The least-squares alignment of a disparity map to a reference: `scale · disparity + shift`."""
-
-    scale: float
-    shift: float
-
-    def apply(self, values: DepthMap) -> DepthMap:
-        """Return the aligned map, float32 of the same shape."""
-        return np.float32(self.scale) * values + np.float32(self.shift)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +120,6 @@ def moved(values: DepthMap, reference: DepthMap) -> float | None:
     return min(1.0, float(np.sqrt(np.mean((found.scale * a + found.shift - b) ** 2))) / spread)
 
 
-def averaged(x: DepthMap, size_wh: tuple[int, int]) -> DepthMap:
-    """A map resized by averaging the answers in each new pixel; NaN where at most half of it has an answer."""
-    known = ~np.isnan(x)
-    if known.all():
-        return np.asarray(cv2.resize(x, size_wh, interpolation=cv2.INTER_AREA))
-    share = cv2.resize(known.astype(np.float32), size_wh, interpolation=cv2.INTER_AREA)
-    total = cv2.resize(np.where(known, x, np.float32(0)), size_wh, interpolation=cv2.INTER_AREA)
-    return np.where(share > 0.5, total / np.maximum(share, 0.5), np.float32(np.nan))
-
-
 def _sampled(values: DepthMap, reference: DepthMap) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Sample both maps at the same points: the reference's pixels, reduced to at most `_SAMPLES`.
 
@@ -158,18 +136,3 @@ def _sampled(values: DepthMap, reference: DepthMap) -> tuple[NDArray[np.float64]
     a, b = at(values), at(reference)
     known = ~(np.isnan(a) | np.isnan(b))
     return a[known], b[known], float(known.mean())
-
-
-def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation of 1-D values; 0 if one of them is constant."""
-    ranks = [_ranks(x) for x in (a, b)]
-    deviations = [r - r.mean() for r in ranks]
-    scale = float(np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum()))
-    return float((deviations[0] * deviations[1]).sum() / scale) if scale > 0 else 0.0
-
-
-def _ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share their mean rank."""
-    _, which, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[which]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream.compare.agreement import ScaleShift, averaged, fit_scale_shift
+from stream.compare.agreement import fit_scale_shift
+from stream.depthdata.alignment import ScaleShift, averaged
 from stream.frames import ComparedDepth, Depth, DepthMap, Frame, RgbImage
 from stream.media import cv2
 from stream.render import colormap as colormaps

@@ -21,6 +21,8 @@ CODES_16 = 65535
 """The largest code of 16 bits."""
 CODES_12 = 4095
 """The largest code of 12 bits."""
+MILLIMETRE = 0.001
+"""The unit of 16-bit depth images in ROS, where 0 is no answer, too (REP 118: ros.org/reps/rep-0118.html)."""
 _ROWS = 256  # rows converted at a time: a 200-megapixel map in float64 would take 1.6 GB
 
 

@@ -162,11 +162,11 @@ def _of_photos(photos: Sequence[str], truth: Path | None, config: Config) -> Sub
         raise UsageError("no PHOTOS given", hint=hint)
     for text in photos:
         check_recorded(text, "surveyed")
-    known = None if truth is None else TruthFolder(truth, Limits.of(config.capture))
+    known = None if truth is None else TruthFolder(truth, Limits.of(config.capture), option="--truth")
     return Subject(
         name=short_name(photos),
         opener=partial(open_photos, photos, config, known),
-        truth_of=nothing_known if known is None else known.of,
+        truth_of=nothing_known if known is None else known.truth_of,
         folder=default_folder,
     )
 

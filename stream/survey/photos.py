@@ -13,6 +13,7 @@ from stream.capture.base import CaptureLog, Skipped, Source, WrappedSource
 from stream.capture.memory import Images
 from stream.capture.open import open_images
 from stream.capture.parse import ParsedSource, SourceForm, parse_source
+from stream.capture.stills.depthfolder import DepthFolder
 from stream.capture.stills.find import FoundPictures, common_folder, find_pictures, is_video_name, no_pictures
 from stream.capture.stills.source import ImagesSource, ignored_note
 from stream.config import Config
@@ -23,7 +24,6 @@ from stream.jobs.plan import named_after
 from stream.jobs.source import open_config_source
 from stream.notes import note
 from stream.survey.sink import NUMBERS, PICTURES
-from stream.survey.truth import TruthFolder
 
 _MANY = (SourceForm.FOLDER, SourceForm.GLOB, SourceForm.LIST)
 _FILES = (*_MANY, SourceForm.PICTURE, SourceForm.VIDEO)
@@ -32,7 +32,7 @@ _MOST_FRAMES = 8
 """Frames of an animation among photos; it is surveyed as a clip if it is named alone."""
 
 
-def open_photos(texts: Sequence[str], config: Config, truth: TruthFolder | None = None) -> Source:
+def open_photos(texts: Sequence[str], config: Config, truth: DepthFolder | None = None) -> Source:
     """Open what the user has named.
 
     Args:
@@ -87,7 +87,7 @@ class _Found(WrappedSource):
 
 
 def _open_files(
-    texts: Sequence[str], parsed: Sequence[ParsedSource], config: Config, truth: TruthFolder | None
+    texts: Sequence[str], parsed: Sequence[ParsedSource], config: Config, truth: DepthFolder | None
 ) -> Source:
     log, files, repeated, made = CaptureLog(), dict[Path, Path](), list[str](), list[Path]()
     for one in parsed:

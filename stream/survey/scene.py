@@ -12,20 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.compare.agreement import ScaleShift
 from stream.compare.sheet import shrink
+from stream.depthdata.alignment import fitted
 from stream.frames import ComparedDepth, DepthKind, DepthMap, Frame, Mask, RgbImage
 from stream.media import cv2
 from stream.render.range import displayed
 
 WORK_PX = 1600
 """Longest side of what is measured: what a few pixels are in a photo as it is looked at."""
-_SAMPLES = 65_536
-"""Pixels that an alignment is fitted to."""
-_INNER = (0.5, 99.5)
-"""Percentiles between which the plain values of a map lie."""
-_ODD = 5.0
-"""Values farther outside than this many times the distance of those percentiles are odd: nearly always mistakes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,78 +117,6 @@ class Scene:
     def grey(self) -> NDArray[np.float32]:
         """Luminance of the picture, float32 H×W from 0 to 1 (Rec. 601 luma, as OpenCV)."""
         return np.asarray(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
-
-
-def fitted(values: DepthMap, reference: DepthMap) -> DepthMap:
-    """A map in the units of the reference, by `alignment`.
-
-    Where no positive scale fits it, that is the mean of the reference throughout: what the map says in its own units
-    says nothing about the reference. Unchanged where no pixel is known in both.
-    """
-    found = alignment(values, reference)
-    if found is None:
-        return values
-    if found.scale > 0:
-        return found.apply(values)
-    return np.where(np.isnan(values), np.float32(np.nan), np.float32(found.shift))
-
-
-def alignment(values: DepthMap, reference: DepthMap) -> ScaleShift | None:
-    """The least-squares scale, at least 0, and shift of a map to a reference of the same size.
-
-    It is of single pixels that are known in both, so a sparse reference serves as a dense one does, and a map that is
-    exact up to scale and shift is fitted exactly. Odd values, see `_ODD`, are left out if the rest fits better without
-    them: one pixel of 1e5 would rule the squares, but a pole before a wall is odd, too, and right.
-
-    Returns:
-        None if no pixel is known in both.
-    """
-    place = spread_over(np.isfinite(values) & np.isfinite(reference), _SAMPLES)
-    if not place.size:
-        return None
-    a, b = (x.ravel()[place].astype(np.float64) for x in (values, reference))
-    (low, high), ends = _plain(a), _plain(b)
-    plain = (a >= low) & (a <= high) & (b >= ends[0]) & (b <= ends[1])
-    candidates = [_least_squares(a, b)]
-    if not plain.all() and plain.any():
-        candidates.append(_least_squares(a[plain], b[plain]))
-
-    def deviation(found: ScaleShift) -> float:
-        return float(np.abs(np.clip(found.scale * a + found.shift, *ends) - np.clip(b, *ends)).mean())
-
-    return min(candidates, key=deviation)
-
-
-def _least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> ScaleShift:
-    centred = a - a.mean()
-    size = float(np.abs(centred).max())
-    if size == 0:
-        return ScaleShift(scale=0.0, shift=float(b.mean()))
-    centred /= size  # else the squares of 1e-200 are 0
-    scale = max(0.0, float((centred * (b - b.mean())).mean() / (centred**2).mean())) / size
-    return ScaleShift(scale=scale, shift=float(b.mean() - scale * a.mean()))
-
-
-def _plain(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Between which values none is odd; all of them where nearly all are the same."""
-    low, high = np.percentile(values, _INNER)
-    if high <= low:
-        return float(values.min()), float(values.max())
-    margin = _ODD * (high - low)
-    return float(low - margin), float(high + margin)
-
-
-def spread_over(known: Mask, count: int) -> NDArray[np.int64]:
-    """Places, in a flat map, of at most `count` of the known pixels, evenly spread over these.
-
-    Each is a random one (with a fixed seed) of as many in a row, or a width that is a multiple of the distance would
-    give a few columns.
-    """
-    places = np.flatnonzero(known)
-    if places.size <= count:
-        return places
-    within = np.random.default_rng(0).random(count)
-    return np.asarray(places[((np.arange(count) + within) * (places.size / count)).astype(np.int64)])
 
 
 def work_size(size_hw: tuple[int, int]) -> tuple[int, int]:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from stream.compare.sheet import label, shrink
+from stream.depthdata.alignment import alignment
 from stream.frames import DepthMap, RgbImage
 from stream.media import cv2
 from stream.render import colormap as colormaps
 from stream.render.range import Range
 from stream.survey.findings.base import Number
 from stream.survey.pictures import ends_of, portable, write_map, write_photo
-from stream.survey.scene import Scene, alignment
+from stream.survey.scene import Scene
 from stream.survey.styled import measure_styled
 
 _PANE_W, _PANE_H = 208, 156

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from stream.capture.base import Source, WrappedSource
 from stream.compare.agreement import agreement, moved
+from stream.depthdata.accuracy import errors
+from stream.depthdata.alignment import fitted
 from stream.errors import UsageError
 from stream.frames import Frame, SourceKind
-from stream.survey.findings.accuracy import errors
 from stream.survey.findings.base import Number
-from stream.survey.scene import Scene, fitted
+from stream.survey.scene import Scene
 from stream.survey.styles import styled
 
 

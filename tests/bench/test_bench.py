@@ -1,6 +1,8 @@
 """What `depthstream bench` measures and prints; speed itself is not tested."""
 
 import json
+import shutil
+from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -8,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from stream.bench import baseline, report
+from stream.bench import baseline, latency, report
 from stream.bench.clip import write_clip
 from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.bench.timing import timed
 from stream.cli.main import invoke
 from stream.errors import UsageError
+from stream.frames import Frame
+from stream.infer.engine import Engine
 from stream.media import av
 from stream.models import registry
 
@@ -116,6 +121,94 @@ def test_steadiness_is_measured_on_the_demo_clip(tmp_path: Path, capsys: pytest.
     (row,) = json.loads((tmp_path / "b.json").read_text())["steadiness"]
     assert (row["model"], row["frames"]) == ("starter", 25)
     assert 0 < row["steadied"] < row["raw"] < 0.1
+
+
+def test_quality_compares_depth_with_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, depth = tmp_path / "photos", tmp_path / "depth"
+    photos.mkdir()
+    depth.mkdir()
+    write_clip(tmp_path / "clip.mp4", (48, 64), 3)
+    constant = write_photos(photos, depth)
+    quick = ["--backend", "torch", "--precision", "fp32", "--input-size", "64", "--size", "64x48"]
+    files = ["--truth", str(depth), "--clip", str(tmp_path / "clip.mp4"), "--json", str(tmp_path / "b.json")]
+    assert invoke(["bench", "--quality", str(photos), *quick, *files]) == 0
+    printed = capsys.readouterr()
+    assert "Accuracy on" in printed.out
+    assert "1 of 3 photos have none: c.png" in printed.err
+    kept = json.loads((tmp_path / "b.json").read_text())
+    (row,) = kept["quality"]
+    assert (row["model"], row["photos"], row["input_size"], row["size"]) == ("starter", 2, 64, "96×64")
+    assert row["abs_rel"] == pytest.approx(constant / 2, rel=1e-3), "of the right map and of a constant one"
+    assert 0.5 < row["delta_1_25"] < 1
+    assert row["ordinal"] == pytest.approx(0.5, abs=0.002)
+    assert 0 < row["flicker"] < 1
+    assert row["fps"] == pytest.approx(1 / row["median_s"])
+    assert not kept["network"], "only what was asked for"
+
+
+def write_photos(photos: Path, depth: Path) -> float:
+    """Three photos, and files of depth for two: for `a` what `starter` says, for `b` the reverse.
+
+    Returns:
+        AbsRel for `b` of the best map with a scale of at least 0, a constant.
+    """
+    engine = Engine(registry.load("starter"), device="cpu", input_size=64)
+    for name in "abc":
+        rgb = np.random.default_rng(ord(name)).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(12, 0).repeat(12, 1)
+        Image.fromarray(rgb).save(photos / f"{name}.png")
+        values = engine.infer([Frame(index=0, pts=0, time_base=Fraction(1), captured_at=0, rgb=rgb)])[0].values
+        disparity = 0.1 + (values - values.min()) / np.ptp(values)
+        if name == "a":
+            np.save(depth / "a.npy", 1 / disparity)
+        if name == "b":
+            reverse = 1.2 - disparity
+            np.save(depth / "b.npy", 1 / reverse)
+            constant = np.abs(reverse / reverse.mean() - 1).mean()
+    engine.close()
+    return float(constant)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quality", "absent"], "absent: no such file or folder"),
+        (["--quality", "photos"], "--quality photos: has no depth of any of the photos (allowed: a.npy, a.exr"),
+        (["--quality", "photos", "--truth", "absent"], "--quality absent: no such folder"),
+        (["--quality", "photos", "--clip", "absent.mp4"], "--clip absent.mp4: no such file"),
+        (["--truth", "photos"], "--truth: only applies to --quality"),
+    ],
+)
+def test_quality_is_refused_before_any_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save("photos/a.png")
+    assert invoke(["bench", *arguments]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow  # two runs and two displays, half a minute
+def test_latency_is_read_from_what_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for program in ("Xvfb", "chromium"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
+    monkeypatch.setattr("stream.bench.suite.latency.measure", partial(latency.measure, seconds=20))
+    arguments = ["--backend", "torch", "--input-size", "64", "--size", "320x240", "--json", str(tmp_path / "b.json")]
+    assert invoke(["bench", "--latency", *arguments]) == 0
+    assert "Age of what a viewer sees: 320x240 at 30 fps" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "b.json").read_text())["latency"]
+    assert [(row["model"], row["display"], row["backend"]) for row in rows] == [
+        ("starter", "window", "torch"),
+        ("starter", "page", "torch"),
+    ]
+    for row in rows:
+        assert row["shown"] > 10
+        assert 0 < row["p50_s"] <= row["p95_s"] <= row["worst_s"]
+        assert row["p50_s"] > 0.5 * row["program_p50_s"], "what is on the screen has left the program before"
 
 
 @pytest.mark.usefixtures("few_calls")

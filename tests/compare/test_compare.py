@@ -14,11 +14,12 @@ from PIL import Image
 
 from stream.cli.main import invoke
 from stream.compare import engine, inference
-from stream.compare.agreement import agreement, averaged, fit_scale_shift
+from stream.compare.agreement import agreement, fit_scale_shift
 from stream.compare.candidates import Candidate, candidates_of
 from stream.compare.outputs import AgreementSink, ContactSheetSink
 from stream.compare.sheet import GAP_PX, MAX_PANE_PX, MAX_WIDTH_PX, SheetRenderer
 from stream.config import Config
+from stream.depthdata.alignment import averaged
 from stream.errors import SinkError
 from stream.frames import ComparedDepth, Depth, DepthKind, Frame
 from stream.infer import device

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.depthdata.alignment import fitted
 from stream.frames import DepthKind, DepthMap
 from stream.media import cv2
 from stream.survey.findings.base import Finding
@@ -20,7 +21,7 @@ from stream.survey.record import (
     SkippedRow,
     Survey,
 )
-from stream.survey.scene import Scene, Truth, fitted
+from stream.survey.scene import Scene, Truth
 from stream.survey.summary import summarised
 
 MODELS = ("starter", "depth_anything_v2_metric_hypersim_vits", "midas_v21_small_256")

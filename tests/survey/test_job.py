@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from stream.capture.limits import Limits
+from stream.capture.stills.depthfolder import DepthFolder
 from stream.cli.main import invoke
 from stream.config import Config
 from stream.errors import SinkError, SourceError, UsageError
@@ -32,7 +33,6 @@ from stream.survey.record import AnswersRow, NumberRow, PhotoRow, Survey
 from stream.survey.scene import Truth
 from stream.survey.sink import SurveySink, TruthOf, report_bytes
 from stream.survey.summary import summarised
-from stream.survey.truth import TruthFolder
 from tests.support.full_disk import fill_disk
 from tests.support.manifests import checkpoint, reference
 from tests.support.media_files import write_video
@@ -413,7 +413,7 @@ def test_a_folder_that_may_not_be_written_is_refused(models: Models, capsys: pyt
     assert "not writable" in capsys.readouterr().err
 
 
-def opened(texts: list[str], *, truth: TruthFolder | None = None, **capture: Any) -> tuple[list[str], str]:
+def opened(texts: list[str], *, truth: DepthFolder | None = None, **capture: Any) -> tuple[list[str], str]:
     """The names of the photos, and what is said of others."""
     with open_photos(texts, Config.model_validate({"capture": capture}), truth) as source:
         return [frame.name for frame in source], "\n".join(source.log.notes)
@@ -443,7 +443,7 @@ def test_pairs_in_one_folder_are_photos_and_their_depth() -> None:
     for name in "ab":
         save(Path(f"pairs/{name}.jpg"), scene(48, 64))
         Image.fromarray((1000 + np.arange(48 * 64).reshape(48, 64)).astype(np.uint16)).save(f"pairs/{name}.png")
-    names, said = opened(["pairs"], truth=TruthFolder(Path("pairs"), Limits()))
+    names, said = opened(["pairs"], truth=DepthFolder(Path("pairs"), Limits(), option="--truth"))
     assert names == ["a.jpg", "b.jpg"]
     assert said == "ignored (the depth of a photo): a.png, b.png"
 

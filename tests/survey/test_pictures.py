@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stream.depthdata.alignment import fitted
 from stream.frames import DepthKind, DepthMap
 from stream.render import colormap as colormaps
 from stream.survey.pictures import DIFFERENCES, PictureNames, portable, write_pictures
-from stream.survey.scene import Scene, Truth, fitted
+from stream.survey.scene import Scene, Truth
 
 
 def made(raw: dict[str, DepthMap], truth: DepthMap | None = None) -> Scene:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stream.capture.limits import Limits
+from stream.capture.stills.depthmap import read_depth
 from stream.capture.stills.picture import orientation_in
 from stream.capture.stills.source import ImagesSource
 from stream.errors import SourceError
@@ -20,7 +21,7 @@ from stream.notes import Notes, collected
 from stream.sinks.depthfiles import DepthFileSink, DepthFormat
 from stream.survey.findings.accuracy import ACCURACY
 from stream.survey.scene import Scene, Truth
-from stream.survey.truth import TruthFolder, read_depth
+from stream.survey.truth import TruthFolder
 from tests.support.picture_files import STORED_FROM_UPRIGHT, exif, save, save_heic, scene, stored
 from tests.support.sink_input import info_of
 
@@ -70,11 +71,11 @@ def test_what_this_program_saves_is_read_and_relative_depth_is_refused(tmp_path:
         sink.open(NO_NAMES, (40, 64))
         sink.write(picture, depth, picture.rgb)
         sink.finish()
-    known = TruthFolder(tmp_path / DepthKind.METRIC_DEPTH, Limits()).of(NO_NAMES)(picture)
+    known = TruthFolder(tmp_path / DepthKind.METRIC_DEPTH, Limits(), option="--truth").truth_of(NO_NAMES)(picture)
     assert known is not None
     np.testing.assert_array_equal(np.isnan(known.disparity), ~valid)
     np.testing.assert_allclose(1 / known.disparity[valid], metres()[valid], atol=0.0011)
-    relative = TruthFolder(tmp_path / DepthKind.RELATIVE_DISPARITY, Limits()).of(NO_NAMES)
+    relative = TruthFolder(tmp_path / DepthKind.RELATIVE_DISPARITY, Limits(), option="--truth").truth_of(NO_NAMES)
     if format in (DepthFormat.PNG16, DepthFormat.EXR):  # the others say nothing of their numbers
         with pytest.raises(SourceError, match="disparity without a unit"):
             relative(picture)
@@ -86,7 +87,7 @@ def opened(folder: Path, truth: Path) -> tuple[list[Truth | None], list[str]]:
     paths = sorted(folder.iterdir())
     source = ImagesSource(paths, name=str(folder), root=folder)
     with collected(notes):
-        truth_of = TruthFolder(truth, Limits()).of(source.info)
+        truth_of = TruthFolder(truth, Limits(), option="--truth").truth_of(source.info)
         return [truth_of(frame) for frame in source], notes.said
 
 
@@ -155,11 +156,11 @@ def test_the_file_of_a_photo_is_found_by_its_name_and_is_never_the_photo(tmp_pat
     paths = [folder / name for name in ("a.jpg", "a.webp", "b.png")]
     source = ImagesSource(paths, name="", root=folder)
     near = [None if one is None else round(float(1 / one.disparity[0, 0])) for one in map(
-        TruthFolder(folder / "truth", Limits()).of(source.info), source
+        TruthFolder(folder / "truth", Limits(), option="--truth").truth_of(source.info), source
     )]  # fmt: skip
     assert near == [2, 3, None]
     write(folder / "a.npy", metres())
-    in_place = TruthFolder(folder, Limits()).of(source.info)
+    in_place = TruthFolder(folder, Limits(), option="--truth").truth_of(source.info)
     assert [in_place(frame) is not None for frame in ImagesSource(paths, name="", root=folder)] == [True, True, False]
 
 

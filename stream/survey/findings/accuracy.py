@@ -3,64 +3,12 @@
 Invariant: all models are measured at the same pixels, so leaving out pixels makes no map better.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from stream.compare.agreement import rank_correlation
+from stream.depthdata.accuracy import errors
 from stream.frames import DepthKind, DepthMap
 from stream.survey.findings.base import Answers, Basis, Finding, Number
-from stream.survey.scene import Scene, spread_over
-
-_SAMPLES = 250_000
-_FLOOR = 0.01
-"""Disparity per metre, below which all is equally far: 100 m."""
-_UNANSWERED = 1.0
-"""Least error of a pixel without an answer: a constant map has 0.4 to 0.7 on most photos, and softened edges that a map
-leaves out have more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Errors:
-    """How far a map is from the truth, see `ACCURACY`."""
-
-    abs_rel: float
-    delta_1_25: float
-    spearman: float
-    compared: float
-
-
-def errors(values: DepthMap, truth: DepthMap) -> Errors | None:
-    """How far a map in the units of the truth is from it; None if it has no answer where a true depth is known.
-
-    Args:
-        values, truth: float32 H×W disparities, 1/m.
-    """
-    place = spread_over(np.isfinite(truth) & (truth > 0), _SAMPLES)
-    true, found = (x.ravel()[place].astype(np.float64) for x in (truth, values))
-    answered = ~np.isnan(found)
-    if not answered.any():
-        return None
-    constant = np.full_like(true, true.mean())
-    unanswered = max(_UNANSWERED, float(_error(constant, true).mean()))
-    found = np.where(answered, found, constant)
-    return Errors(
-        abs_rel=float(np.where(answered, _error(found, true), unanswered).mean()),
-        delta_1_25=float((answered & _close(found, true)).mean()),
-        spearman=rank_correlation(found, true),
-        compared=float(answered.mean()),
-    )
-
-
-def _error(found: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
-    """|z − z*| / z* of each pixel."""
-    return np.abs(np.maximum(true, _FLOOR) / np.maximum(found, _FLOOR) - 1)
-
-
-def _close(found: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.bool_]:
-    ratio = np.maximum(true, _FLOOR) / np.maximum(found, _FLOOR)
-    return np.maximum(ratio, 1 / ratio) < 1.25
+from stream.survey.scene import Scene
 
 
 def _measure(scene: Scene) -> Answers | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.compare.agreement import averaged
+from stream.depthdata.alignment import averaged
 from stream.frames import DepthMap, Mask
 from stream.media import cv2
 from stream.survey.findings.base import Place

@@ -12,11 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.depthdata.alignment import alignment
 from stream.frames import DepthMap, Mask
 from stream.media import cv2
 from stream.survey.findings.base import Place
 from stream.survey.findings.maps import place, range_of
-from stream.survey.scene import WORK_PX, Scene, Truth, alignment
+from stream.survey.scene import WORK_PX, Scene, Truth
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.intp]
