@@ -46,7 +46,7 @@ def measure(clip: Path, *, model: str, batch: int, frames: int) -> dict[str, int
     engine.infer([frame] * batch)
     queue = max(QUEUE, batch)
     inference = EngineInference(engine, batch=batch, stills=False)
-    pipeline = pipeline_of(config, inference, kind=engine.spec.output, queue=queue)
+    pipeline = pipeline_of(config, lambda _: inference, kind=engine.spec.output, queue=queue)
     size = pipeline.source.info.size
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)

@@ -13,7 +13,8 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.support.reference import clip, image
 
 ANY_VIEW = [DATA / "models" / "depth_anything_3" / f"{name}.json" for name in ("da3_base", "da3_small")]
 MOGE = sorted((DATA / "models" / "moge").glob("*vit*.json"))
+PATHS = [*FILES, *ANY_VIEW, *MOGE, *CLIPS]
 
 
 def options_of(expected: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
@@ -56,18 +58,20 @@ def largest(values: list[Any], case: dict[str, Any]) -> float:
     return float(np.nanmax(np.abs(on_grid(found) - official)) / expected["std"])
 
 
-def errors(path: Path) -> Iterator[float]:
-    """The error of each image and clip of a reference file."""
+def errors(path: Path, *, device: str = "auto", precisions: Sequence[str] = ("fp32",)) -> dict[str, list[float]]:
+    """The error of each image and clip of a reference file, by precision."""
+    found: dict[str, list[float]] = {precision: [] for precision in precisions}
     expected = clip_reference(path) if path in CLIPS else reference(path)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
         tensors = checkpoint(expected["state_dict"])
         torch.save({"model_config": expected["model_config"], "model": tensors} if path in MOGE else tensors, weights)
-        given: dict[str, Any] = {"model": expected["model"], "weights": weights, "precision": "fp32"}
-        for case in expected["cases"]:
+        given: dict[str, Any] = {"model": expected["model"], "weights": weights, "device": device}
+        for precision, case in product(precisions, expected["cases"]):
             images = list(clip(*case["clip"])) if "clip" in case else [image(*case["image"])]
-            results = stream.iter_depth(images, **given, **options_of(expected, case))
-            yield largest([depth.values for _, depth in results], case)
+            results = stream.iter_depth(images, precision=precision, **given, **options_of(expected, case))
+            found[precision].append(largest([depth.values for _, depth in results], case))
+    return found
 
 
 def main() -> None:
@@ -78,12 +82,11 @@ def main() -> None:
     asked = parser.parse_args()
     measured: dict[str, float] = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else {}
     print("| Model | Images and clips | Largest error / standard deviation |\n|---|---|---|")
-    paths = [*FILES, *ANY_VIEW, *MOGE, *CLIPS]
-    model_of = {path: registry.find(reference(path)["model"]) for path in paths}
+    model_of = {path: registry.find(reference(path)["model"]) for path in PATHS}
     for spec in catalog.MODELS:
-        files = [path for path in paths if model_of[path] is spec]
+        files = [path for path in PATHS if model_of[path] is spec]
         if files and (not asked.models or spec.name in asked.models):
-            found = [one for path in files for one in errors(path)]
+            found = [one for path in files for one in errors(path)["fp32"]]
             measured[spec.name] = float(f"{max(found):.1e}")
             print(f"| `{spec.name}` | {len(found)} | {max(found):.1e} |", flush=True)
             if asked.json:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
@@ -24,9 +24,10 @@ from stream.infer.backends.exported import as_tuple
 from stream.infer.geometry import network_size
 from stream.media import cv2
 from stream.models.registry import LoadedModel
-from stream.models.spec import Resample
+from stream.models.spec import ModelSpec, Resample
 
 _GAP_PX = 50
+_CPU = torch.device("cpu")
 
 
 class _ExplicitAttention(TorchFunctionMode):
@@ -73,6 +74,7 @@ def measure(
     threads: int,
     layout: str,
     input_size: int | None = None,
+    device: torch.device = _CPU,
     clock: Callable[[], float] = time.perf_counter,
 ) -> BaselineResult:
     """Run the baseline over the first `frames` of `clip`; writes `baseline.mp4` into `folder`.
@@ -80,6 +82,7 @@ def measure(
     Args:
         model: with batch norms that were not merged.
         layout: `side` for the frame beside its depth, `depth` for the depth alone.
+        device: where the network and the resizing of its output run.
     """
 
     def loop() -> BaselineResult:
@@ -90,6 +93,7 @@ def measure(
         out_width = width if layout == "depth" else 2 * width + _GAP_PX
         fourcc, path = cv2.VideoWriter.fourcc(*"mp4v"), str(folder / "baseline.mp4")
         writer = cv2.VideoWriter(path, fourcc, reader.get(cv2.CAP_PROP_FPS), (out_width, height))
+        network = model.network.to(device)
         gap = np.full((height, _GAP_PX, 3), 255, np.uint8)
         times: list[float] = []
         try:
@@ -98,7 +102,8 @@ def measure(
                     ok, image = reader.read()
                     if not ok:
                         break
-                    coloured = cv2.applyColorMap(_depth(model, image, size_hw), cv2.COLORMAP_INFERNO)
+                    depth = _depth(model.spec, network, image, size_hw, device)
+                    coloured = cv2.applyColorMap(depth, cv2.COLORMAP_INFERNO)
                     writer.write(coloured if layout == "depth" else cv2.hconcat([image, gap, coloured]))
                     times.append(clock())
         finally:
@@ -112,16 +117,16 @@ def measure(
         return pool.submit(loop).result()
 
 
-def _depth(model: LoadedModel, image: Any, size_hw: tuple[int, int]) -> Any:
+def _depth(spec: ModelSpec, network: nn.Module, image: Any, size_hw: tuple[int, int], device: torch.device) -> Any:
     """Depth for display, uint8 H×W, of a frame, uint8 H×W×3 BGR."""
-    policy = model.spec.input
+    policy = spec.input
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) / 255.0
     resized = cv2.resize(rgb, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_CUBIC)
     x = ((resized - policy.mean) / policy.std).transpose(2, 0, 1)
-    output, *_ = as_tuple(model.network(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]))
-    bicubic = model.spec.upsample is Resample.BICUBIC
-    corners = {"align_corners": model.spec.upsample is Resample.BILINEAR_CORNERS}
+    output, *_ = as_tuple(network(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(device)))
+    bicubic = spec.upsample is Resample.BICUBIC
+    corners = {"align_corners": spec.upsample is Resample.BILINEAR_CORNERS}
     mode = "bicubic" if bicubic else "bilinear"
     depth = interpolate(output[None], image.shape[:2], mode=mode, **corners)[0, 0]
     scaled = (depth - depth.min()) / (depth.max() - depth.min()) * 255.0
-    return scaled.numpy().astype(np.uint8)
+    return scaled.cpu().numpy().astype(np.uint8)

@@ -5,21 +5,26 @@ Invariant: it is the same on every machine, and about as costly to decode and en
 
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from stream.media import RgbConverter, av, file_url
 
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
 RATE = 30
 
 
-def write_clip(path: Path, size_hw: tuple[int, int], frames: int) -> None:
-    """Write a moving scene of gradients, blocks and fine grain as H.264."""
+def write_clip(path: Path, size_hw: tuple[int, int], frames: int, *, codec: str = "libx264") -> None:
+    """Write a moving scene of gradients, blocks and fine grain as H.264, or with another encoder."""
     height, width = size_hw
     y, x = np.mgrid[:height, :width]
     grain = np.random.default_rng(0).integers(-6, 7, (height, width, 1))
     with av.open(file_url(path), "w") as container:
-        video = container.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryfast"})
+        options = {"crf": "20", "preset": "veryfast"}
+        video = cast("VideoStream", container.add_stream(codec, rate=RATE, options=options))
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         converter = RgbConverter("yuv420p")
         converter.tag(video.codec_context)

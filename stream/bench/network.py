@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from stream.bench.timing import Timing, timed
+from stream.config import defaults
 from stream.errors import StreamError
 from stream.frames import Frame
 from stream.infer.backends.cache import ModelCache
@@ -64,11 +65,13 @@ def measure(
     threads: int | None,
     on_result: Callable[[NetworkResult], None],
     cache: ModelCache | None = None,
+    provider: str = defaults().inference.provider,
 ) -> list[NetworkResult]:
     """Measure every combination, torch in fp32 first.
 
     Args:
         frames: at least one; depth is compared on the first, and int8 is calibrated on all.
+        provider: of ONNX Runtime, see `backends.onnx`.
         on_result: called with each result as soon as it is measured.
     """
     results = []
@@ -81,8 +84,9 @@ def measure(
             }  # fmt: skip
             try:
                 result, depth = _measured(
-                    model, frames, base, device=device, input_size=input_size, threads=threads, cache=cache, exact=exact
-                )
+                    model, frames, base, device=device, input_size=input_size, threads=threads, cache=cache,
+                    exact=exact, provider=provider,
+                )  # fmt: skip
             except StreamError as error:
                 result = NetworkResult(**base, size="", threads=threads or 0, note=str(error))  # type: ignore[arg-type]
             else:
@@ -101,12 +105,13 @@ def _measured(
     input_size: int | None,
     threads: int | None,
     cache: ModelCache | None,
+    provider: str,
     exact: np.ndarray[Any, np.dtype[np.float32]] | None,
 ) -> tuple[NetworkResult, np.ndarray[Any, np.dtype[np.float32]]]:
     started = time.perf_counter()
     engine = Engine(
         model, device=device, precision=base["precision"], backend=base["backend"], batch=base["batch"],
-        input_size=input_size, threads=threads, calibration=lambda: frames, cache=cache,
+        input_size=input_size, threads=threads, calibration=lambda: frames, cache=cache, provider=provider,
     )  # fmt: skip
     try:
         engine.prepare(frames[0].size)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stream.bench.timing import Timing, timed
+from stream.capture.base import Source
 from stream.channel import Channel, Closed
 from stream.config import Config
 from stream.frames import Depth, DepthKind, Frame, Result
 from stream.infer.base import Inference
-from stream.infer.batcher import EngineInference
 from stream.infer.engine import Engine
 from stream.jobs.build import build_renderer, build_sinks
+from stream.jobs.models import engine_inference
 from stream.jobs.plan import plan_outputs
 from stream.jobs.source import open_config_source
 from stream.machine import usable_cores
@@ -92,12 +93,19 @@ def measure(
     layout: str,
     batch: int,
     frames: int,
+    temporal: str | None = None,
 ) -> PipelineResult:
-    """Measure the network alone, the CPU time of the parts, and the whole pipeline on `clip`."""
+    """Measure the network alone, the CPU time of the parts, and the whole pipeline on `clip`.
+
+    Args:
+        temporal: as `--temporal`; a model that sees several frames gets them, while its parts are measured with each
+            frame alone.
+    """
     config = Config.model_validate(
         {
             "source": str(clip),
             "capture": {"max_frames": frames},
+            "inference": {"batch": batch, "temporal": temporal},
             "render": {"layout": layout},
             "output": {"path": folder / "out.mp4", "overwrite": True},
         }
@@ -108,8 +116,8 @@ def measure(
     x = engine.network_input(first_frames[0], count=batch)
     network = timed(lambda: engine.run_network(x))
     depths, model_cpu_s = _with_cpu(lambda: [engine.infer([frame])[0] for frame in first_frames])
-    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, _Precomputed(depths), kind=kind).run())
-    pipeline = pipeline_of(config, EngineInference(engine, batch=batch, stills=False), kind=kind)
+    _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, lambda _: _Precomputed(depths), kind=kind).run())
+    pipeline = pipeline_of(config, lambda source: engine_inference(config, source, engine), kind=kind)
     backend, precision, threads = engine.backend, engine.precision, engine.threads
     pipeline.run()
 
@@ -147,12 +155,14 @@ def _first_frames(config: Config, count: int) -> list[Frame]:
         source.close()
 
 
-def pipeline_of(config: Config, inference: Any, *, kind: DepthKind, queue: int = QUEUE) -> Pipeline:
-    """The pipeline of a run of `config`, with `inference`, which gives depth of this kind, in place of its model."""
+def pipeline_of(
+    config: Config, inference: Callable[[Source], Inference], *, kind: DepthKind, queue: int = QUEUE
+) -> Pipeline:
+    """The pipeline of a run of `config`, with an inference, which gives depth of this kind, in place of its model."""
     source = open_config_source(config)
     plan = plan_outputs(config, source.info)
     renderer = build_renderer(config, plan, kind)
-    return Pipeline(source, inference, renderer, build_sinks(config, plan), queue=queue)
+    return Pipeline(source, inference(source), renderer, build_sinks(config, plan), queue=queue)
 
 
 def _with_cpu(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -143,6 +143,7 @@ def test_other_devices_compute_the_same_with_every_pixel(monkeypatch: pytest.Mon
     assert np.allclose(results(network, rgb)[1], on_cpu, atol=1e-6)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_same() -> None:
     network, rgb = blurred_step(0, 1), two_sides()
@@ -172,7 +173,7 @@ def pictures(count: int) -> list[Frame]:
 
 
 def engine(**options: object) -> Engine:
-    return Engine(loaded(RedAndBlue()), device="cpu", **options)  # type: ignore[arg-type]
+    return Engine(loaded(RedAndBlue()), **{"device": "cpu", **options})  # type: ignore[arg-type]
 
 
 def maps(frames: list[Frame], **options: object) -> list[np.ndarray]:
@@ -189,6 +190,22 @@ def test_the_engine_refines_if_asked_and_only_then() -> None:
     one.close()
     assert np.array_equal(official, to_frame_size(network, (96, 128), Resample.BILINEAR).numpy())
     assert width_and_place(-refined[50])[0] < width_and_place(-official[50])[0] / 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_in_flight_on_cuda_are_refined_by_their_own_frames() -> None:
+    one, frames, found = engine(device="cuda", precision="fp32", refines=True, batch=3), pictures(9), []
+    for start in range(0, 9, 3):
+        if one.pending == one.in_flight:
+            found += one.collect()
+        one.submit(frames[start : start + 3])
+    while one.pending:
+        found += one.collect()
+    one.close()
+    assert all(depth.refined for _, depth in found)
+    for (_, depth), wanted in zip(found, maps(frames, refines=True), strict=True):
+        assert np.abs(depth.values - wanted).max() < 1e-3 * wanted.std()
 
 
 def test_a_batch_gives_each_frame_what_it_gets_alone() -> None:

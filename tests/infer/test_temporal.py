@@ -155,6 +155,28 @@ def test_joined_maps_are_refined_along_the_edges_of_their_own_frames() -> None:
         assert steps[1] > 1.2 * steps[0]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("refines", [False, True])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_windows_on_cuda_are_those_of_the_cpu(batch: int, refines: bool) -> None:
+    frames = [*scene(60, size=LARGE), *scene(30, 60, negative=True, size=LARGE)]  # two clips: three windows and two
+    found, expected = (
+        run(Windowed(video_engine(batch=batch, refines=refines, device=device)), frames) for device in ("cuda", "cpu")
+    )
+    for ours, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.values, wanted.values, atol=1e-4 * wanted.values.std())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_stream_on_cuda_is_that_of_the_cpu() -> None:
+    frames = [*scene(50, size=LARGE), *scene(10, 50, negative=True, size=LARGE)]
+    found, expected = (run(Streaming(video_engine(device=device), is_live=False), frames) for device in ("cuda", "cpu"))
+    for ours, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.values, wanted.values, atol=1e-4 * wanted.values.std())
+
+
 def test_what_is_on_its_way_to_the_host_is_kept_until_it_is_there() -> None:
     frames = scene(60)
     found = run(Windowed(video_engine(executor=Late())), frames)

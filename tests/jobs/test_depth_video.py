@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import stream
@@ -50,6 +51,20 @@ def test_a_run_gives_the_numbers_and_the_times_of_its_source(times: list[int] | 
     assert about.weights_sha256 == report.weights_sha256
     assert about.size == (48, 64)
     assert times is not None or about.rate == NTSC
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("steady", [False, True])
+def test_a_depth_video_from_cuda_holds_the_numbers_of_the_cpu(steady: bool) -> None:
+    source, maps = clip(frames=12), {}
+    for device in ("cuda", "cpu"):
+        options = {**QUICK, "device": device, "precision": "fp32", "depth_codec": "float32", "batch": 4}
+        stream.run(source, output=f"{device}.depth.mkv", steady=steady, **options)
+        with stream.open_depth_video(f"{device}.depth.mkv") as video:
+            maps[device] = [depth.values for _, _, depth in video.timed()]
+    for ours, wanted in zip(maps["cuda"], maps["cpu"], strict=True):
+        assert np.abs(ours - wanted).max() < 1e-2 * wanted.std()
 
 
 def test_save_video16_stands_beside_the_picture_video() -> None:

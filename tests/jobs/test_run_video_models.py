@@ -103,6 +103,16 @@ def test_every_clip_has_the_official_depth_on_cuda(number: int, weights: Path, t
     assert worst(maps(images(case, tmp_path / "in"), case, weights, tmp_path, "vda-small", device="cuda"), case) < 1e-3
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 0.1)])
+def test_the_backbone_takes_batches_on_cuda(precision: str, tolerance: float, weights: Path) -> None:
+    case = next(one for one in CASES if one["mode"] == "offline" and one["clip"][2] > 32)
+    given = {"model": "vda-small", "weights": weights, "device": "cuda", "batch": 8, **case["options"]}
+    results = stream.iter_depth(list(clip(*case["clip"])), precision=precision, **given)
+    assert worst([depth.values for _, depth in results], case) < tolerance
+
+
 @pytest.mark.slow
 def test_a_kept_model_that_was_exported_sees_clips_in_torch(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -52,8 +52,8 @@ class TinyVideo(Tiny):
 
     def window(self, frames: Sequence[Features], *, count: int | None = None) -> Tensor:
         maps = torch.stack([one for (one,) in frames]).float()
-        gain = maps.mean((1, 2)).mul(torch.linspace(0.5, 1.5, len(maps))).mean()
-        places = torch.arange(len(maps))[:, None, None]
+        gain = maps.mean((1, 2)).mul(torch.linspace(0.5, 1.5, len(maps), device=maps.device)).mean()
+        places = torch.arange(len(maps), device=maps.device)[:, None, None]
         found = (maps * (1 + gain) - gain * (1 + places / 64))[:count]
         return self._broken(found, frames[0][0].dtype)
 
@@ -83,12 +83,13 @@ def video_engine(
     fit: Fit = Fit.AREA,
     executor: SerialExecutor | None = None,
     refines: bool = False,
+    device: str = "cpu",
 ) -> Engine:
     model = loaded(
         network or TinyVideo(), is_temporal=True, output=output, upsample=Resample.BILINEAR_CORNERS,
         input=replace(SPEC.input, fit=fit),
     )  # fmt: skip
-    return Engine(model, device="cpu", precision=precision, batch=batch, executor=executor, refines=refines)
+    return Engine(model, device=device, precision=precision, batch=batch, executor=executor, refines=refines)
 
 
 def scene(count: int, first: int = 0, *, negative: bool = False, size: tuple[int, int] = (64, 48)) -> list[Frame]:
