@@ -42,6 +42,8 @@ import gpu_table
 from stream.files import json_text, write_file
 
 HERE = Path(__file__)
+START_S = 120.0
+"""Longest time that a worker process may take to import everything and to find the GPU."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Step:
     """A step of the program.
 
     Attributes:
-        limit_s: longest time for one row, and for the start of the worker process; then it is killed, the row says so,
-            and the rest of the step goes on in a new process.
+        limit_s: longest time for one row; then the worker process is killed, the row says so, and the rest of the step
+            goes on in a new process.
         is_timed: it measures time, so nothing may run beside it.
     """
 
@@ -146,17 +148,18 @@ def _run_worker(
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
     reader.start()
     begun: str | None = None
+    has_started = False
     try:
         while True:
-            left_s = deadline - time.monotonic()
+            left_s, most_s = deadline - time.monotonic(), limit_s if has_started else START_S
             try:
-                line = lines.get(timeout=max(0.0, min(limit_s, left_s)))
+                line = lines.get(timeout=max(0.0, min(most_s, left_s)))
             except queue.Empty:
-                return ("deadline" if left_s <= limit_s else f"cut off after {limit_s:.0f} s"), begun
+                return ("deadline" if left_s <= most_s else f"cut off after {most_s:.0f} s"), begun
             if line is None:
                 code = process.wait()
                 return ("done" if code == 0 else f"the process ended with {code}, see {name}.log"), begun
-            message = json.loads(line)
+            message, has_started = json.loads(line), True
             if "machine" in message:
                 record.machine(message["machine"])
             elif "begin" in message:

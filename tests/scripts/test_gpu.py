@@ -67,13 +67,13 @@ def rows(record: Any) -> dict[str, Any]:
 def test_a_row_that_hangs_or_kills_its_process_costs_no_other(gpu: ModuleType, tmp_path: Path) -> None:
     record = gpu.Record(tmp_path / "gpu.json")
     plan = worker("a", "dies", "hangs", "lacks", "z")
-    gpu.run_step("codecs", record, worker=plan, limit_s=5.0, deadline=time.monotonic() + 300)
+    gpu.run_step("codecs", record, worker=plan, limit_s=3.0, deadline=time.monotonic() + 300)
     again = gpu.Record(tmp_path / "gpu.json")
     assert again.is_done("codecs")
     assert rows(again) == {
         "a": None,
         "dies": "the process ended with 3, see codecs.log",
-        "hangs": "cut off after 5 s",
+        "hangs": "cut off after 3 s",
         "lacks": "no such encoder",
         "z": None,
     }
@@ -158,6 +158,7 @@ def test_slow():
 """
 
 
+@pytest.mark.slow
 def test_the_steps_work_on_a_processor_with_real_tests_models_and_videos(tmp_path: Path) -> None:
     """In one process, since importing torch takes most of the time."""
     (tmp_path / "test_some.py").write_text(TESTS)
