@@ -514,7 +514,7 @@ class InferenceConfig(_Section):
         Panel.SPEED, "auto", "Number format of the network; int8 is calibrated on images of the source."
     )
     backend: Literal["auto", "torch", "compile", "onnx", "openvino"] = option(
-        Panel.SPEED, "auto", "What executes the network; auto measures them if the job is long enough."
+        Panel.SPEED, "auto", "What executes the network; auto begins in torch and changes to what is faster."
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt", "directml", "coreml"] = option(
         Panel.SPEED, "auto", "ONNX Runtime execution provider."

@@ -89,6 +89,13 @@ def no_backend_of_the_users(tmp_path_factory: pytest.TempPathFactory, monkeypatc
 
 
 @pytest.fixture(autouse=True)
+def no_exports_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--backend auto` stays torch, but in the tests of what takes its place: a child would take seconds of a core."""
+    for name in ("PAYS_FROM_S", "LIVE_FROM_S"):
+        monkeypatch.setattr(f"stream.infer.backends.auto.{name}", float("inf"))
+
+
+@pytest.fixture(autouse=True)
 def no_weights_of_other_programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights in the caches of torch.hub and Hugging Face do not change what a test finds."""
     for variable in ("TORCH_HOME", "HF_HOME"):

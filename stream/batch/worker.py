@@ -171,13 +171,14 @@ class Worker:
                     engine.use_fastest(tuple(task["size"]), frames=task["frames"])
         finally:
             engine.close()
-        self._pin({"backend": engine.backend, "precision": engine.precision})
+        self._pin({"backend": engine.asked_backend, "precision": engine.precision})
         self._model = as_model(engine, self._config, self._notes)
-        facts = {key: getattr(self.model, key) for key in ("device", "precision", "backend")}
+        facts = {key: getattr(self.model, key) for key in ("device", "precision")}
         return {
             "state": "done",
             "model": self.model.name,
             "weights_sha256": engine_of(self.model).model.weights_sha256,
+            "backend": engine.asked_backend,
             **facts,
         }
 

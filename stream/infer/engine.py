@@ -18,6 +18,7 @@ from stream.config import defaults
 from stream.errors import ModelError, UsageError
 from stream.frames import Depth, Frame, Intrinsics
 from stream.infer.backends import Backend, choose
+from stream.infer.backends.auto import Auto
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.device import resolve_device, resolve_precision, resolve_threads
@@ -50,7 +51,7 @@ class Engine:
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: `auto`, `fp32`, `bf16`, `fp16` or `int8`; see `device.resolve_precision`.
         exact: see `device.resolve_precision`.
-        backend: one of `backends.NAMES`; `use_fastest` finds the best one.
+        backend: one of `backends.NAMES`; `use_fastest` lets another one take the place of torch.
         provider: ONNX Runtime's execution provider, see `backends.onnx`.
         calibration: returns frames of the user's own to quantise with; called once, and only for `int8`.
         cache: where exported models are kept.
@@ -143,8 +144,15 @@ class Engine:
 
     @property
     def backend(self) -> str:
-        """What executes the network: one of `backends.NAMES`."""
-        return self._backend_name if self.may_change else runtime_of(self.spec)
+        """What executes the network now: one of `backends.NAMES`."""
+        if not self.may_change:
+            return runtime_of(self.spec)
+        return self._backend_name if self._backend is None else self._backend.name
+
+    @property
+    def asked_backend(self) -> str:
+        """`auto` if another backend may take the place of torch while it runs, else `backend`."""
+        return "auto" if isinstance(self._backend, Auto) else self.backend
 
     @property
     def notes(self) -> list[str]:
@@ -228,21 +236,19 @@ class Engine:
             backend = self._open_backend
             self._on_compute_thread(lambda: backend.prepare(planned))
 
-    def use_fastest(self, size_hw: tuple[int, int], *, frames: float, may_measure: bool = True) -> None:
-        """Switch to the backend that is fastest for frames of `size_hw`; nothing may be pending.
+    def use_fastest(self, size_hw: tuple[int, int], *, frames: float | None) -> None:
+        """Let a backend that is faster take the place of torch: now if it is known, or else between two frames.
 
         Args:
-            frames, may_measure: see `choose.fastest`.
+            size_hw: of the frames to come; nothing may be pending.
+            frames: how many; infinity for a live source, None if nobody knows.
         """
-        if (planned := self.plan_or_none(size_hw)) is None:
-            return
-        current = self._open_backend
-        self._backend = self._on_compute_thread(
-            lambda: choose.fastest(
-                self._options, current, planned, frames=frames, may_measure=may_measure
-            )
-        )  # fmt: skip
-        self._backend_name = self._backend.name
+        backend = self._open_backend
+        if isinstance(backend, Eager) and choose.candidates(self._options):
+            backend = self._backend = Auto(self._options, backend)
+        if isinstance(backend, Auto) and (planned := self.plan_or_none(size_hw)) is not None:
+            auto = backend
+            self._on_compute_thread(lambda: auto.expect(frames, planned))
 
     def key(self, frame: Frame) -> tuple[int, ...]:
         """What all frames of a batch must share: the network input size, and the frame size if the network needs the
@@ -359,7 +365,9 @@ class Engine:
                 future.result().downloaded.synchronize()  # the device may still use the memory to be released
         self._batches.clear()
         self._slots.clear()
-        self._notes, self._counters = self.notes, self.counters
+        if isinstance(self._backend, Auto):
+            self._backend.close()
+        self._notes, self._counters, self._backend_name = self.notes, self.counters, self.backend
         self._backend = self._fp32 = None
         self._options = replace(self._options, calibration_set=None)
 
@@ -407,11 +415,13 @@ class Engine:
         if in_fp32:
             return self._safe()
         backend = self._open_backend
+        if isinstance(backend, Auto):
+            return backend.eager
         if not isinstance(backend, Eager):  # found for an earlier run that took each frame alone
             backend = Eager(
                 placed(self.model.network, self.spec, self.device, self.precision), self.precision, batch=self.batch
             )
-            self._backend, self._backend_name = backend, backend.name
+            self._backend = backend
         return backend
 
     def count_in_fp32(self, frames: int) -> None:
@@ -428,7 +438,8 @@ class Engine:
     def _in_fp32(self, frame: Frame, state: State | None) -> Answer:
         """The frame's depth, computed again in fp32: on the host."""
         depth_map = None
-        if self.precision != "fp32" and not (state is not None and state.in_fp32):
+        is_exact = self.precision == "fp32" and isinstance(self._backend, Eager)
+        if not is_exact and not (state is not None and state.in_fp32):
             depth_map = self._on_compute_thread(lambda: self._recomputed(frame, state))
         if depth_map is None:
             raise self.not_finite(frame)

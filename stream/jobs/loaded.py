@@ -367,6 +367,7 @@ def kept_engine(config: "Config", *, exact: bool, on_download: "OnTransfer | Non
 
 
 def as_model(engine: "Engine", config: "Config", notes: Notes) -> Model:
-    """A model from the engine that `config` has given; runs of it use the backend that the engine has now."""
-    fixed = config.inference.model_copy(update={"backend": engine.backend})
+    """A model from the engine that `config` has given; runs of it use the backend that the engine has now, or go on to
+    let a faster one take the place of torch."""
+    fixed = config.inference.model_copy(update={"backend": engine.asked_backend})
     return Model(engine, config.model_copy(update={"inference": fixed}), notes)

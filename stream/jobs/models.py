@@ -252,15 +252,15 @@ def _calibration(config: Config, images: "Images | None") -> Sequence[Frame]:
 
 
 def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
-    """Get the backend ready. `--backend auto` picks the fastest one on this machine if the job is long enough for a
-    benchmark, see `infer.backends.choose`."""
+    """Get the backend ready. With `--backend auto` a faster one may take the place of torch, now or while the job runs:
+    see `infer.backends.auto`."""
     asked, most = config.inference, config.capture.max_frames or math.inf
     is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
     if is_free and engine.may_change and temporal(config, info, engine.spec) == "off":
-        frames = math.inf if info.is_live or info.frame_count is None else min(most, info.frame_count)
-        is_iterator = info.kind is SourceKind.STILLS and info.frame_count is None  # it may end at any moment
-        engine.use_fastest(info.size, frames=frames, may_measure=not info.is_live and not is_iterator)
-    if engine.backend != "torch" and engine.may_change:
+        known = math.inf if info.is_live else info.frame_count
+        frames = min(most, math.inf if known is None else known)
+        engine.use_fastest(info.size, frames=None if known is None and math.isinf(frames) else frames)
+    elif engine.backend != "torch" and engine.may_change:
         note(f"{engine.spec.name} runs in {engine.backend}; converting it takes a while the first time")
     engine.prepare(info.size)
 

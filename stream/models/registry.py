@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream.errors import ModelError, UsageError
 from stream.frames import DepthKind
@@ -42,12 +42,14 @@ class LoadedModel:
         weights_sha256: hex digest of the weights file.
         make_network: makes `network`; called at most once.
         remarks: notes on the file; see `remark`.
+        origin: arguments of `load` that load it in another process; None for what only this process has.
     """
 
     spec: ModelSpec
     weights_sha256: str
     make_network: Callable[[], "nn.Module"]
     remarks: tuple[str, ...] = ()
+    origin: Mapping[str, Any] | None = None
 
     @cached_property
     def network(self) -> "nn.Module":
@@ -140,6 +142,7 @@ def load(
             downloaded is not the published one; or the file says that it is metric and the model is relative.
     """
     spec = find(model) if isinstance(model, str) else model
+    origin = {"model": spec, "weights": weights, "weights_dir": weights_dir, "max_depth_m": max_depth_m, "kind": kind}
     meant(spec, kind=kind, max_depth_m=max_depth_m)  # refused before anything is downloaded
     remarks = list[str]()
     found = files(
@@ -161,7 +164,13 @@ def load(
     def make_network() -> "nn.Module":
         return runtime(spec, paths) if runtime else _filled(spec, found[0], merge_norms=merge_norms)
 
-    loaded = LoadedModel(spec=spec, weights_sha256=found[0].sha256, make_network=make_network, remarks=tuple(remarks))
+    loaded = LoadedModel(
+        spec=spec,
+        weights_sha256=found[0].sha256,
+        make_network=make_network,
+        remarks=tuple(remarks),
+        origin={**origin, "offline": True, "merge_norms": merge_norms},
+    )
     if build_now:
         _ = loaded.network
     return loaded

@@ -13,56 +13,24 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 import stream
 from stream.capture.video.file import VideoSource
 from stream.errors import MissingExtraError, ModelError, UsageError
 from stream.frames import Frame
-from stream.infer.backends import InputShape, choose, inductor, int8, onnx, openvino
+from stream.infer.backends import choose, int8, onnx, openvino
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.choose import BackendOptions
 from stream.infer.backends.eager import Eager
-from stream.infer.backends.exported import MAX_SIZES, Call, Exported, UnusableError, as_tuple
+from stream.infer.backends.exported import MAX_SIZES, Call, Exported, UnusableError
 from stream.infer.engine import Engine
 from stream.infer.preprocess import Preprocessor
 from stream.models import registry
 from stream.models.spec import Resample
-from stream.notes import Notes, collected
+from tests.support.portable import Portable
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
 
 CPU = torch.device("cpu")
-
-
-class Portable:
-    """A runtime that saves and loads torch programs; `off` is added to their outputs."""
-
-    name = "portable"
-    device, dtype, memory_format = CPU, torch.float32, torch.contiguous_format
-
-    def __init__(self, *, off: float = 0.0, pads: bool = False, precision: str = "fp32") -> None:
-        self.off, self.pads, self.precision = off, pads, precision
-        self.facts: dict[str, object] = {}
-        self.made: list[InputShape] = []
-        self.called_with: list[int] = []
-
-    def source(self, model: registry.LoadedModel) -> nn.Module:
-        return model.network
-
-    def make(self, program: ExportedProgram, folder: Path) -> None:
-        (example,) = program.example_inputs[0]  # type: ignore[index]
-        self.made.append((example.shape[0], *example.shape[2:]))
-        torch.export.save(program, folder / "model.pt2")
-
-    def load(self, folder: Path) -> Call:
-        module = torch.export.load(folder / "model.pt2").module()
-
-        def call(x: Tensor) -> tuple[Tensor, ...]:
-            self.called_with.append(len(x))
-            *others, last = as_tuple(module(x))
-            return (*others, last + self.off)
-
-        return call
 
 
 def exported(runtime: Portable, tmp_path: Path, *, batch: int = 1, network: nn.Module | None = None) -> Exported:
@@ -116,11 +84,12 @@ def test_a_backend_that_a_row_excludes_is_neither_used_nor_tried(tmp_path: Path)
     model = loaded(backends=("torch", "onnx"))
     with pytest.raises(UsageError, match=r"--backend openvino: cannot execute tiny .*auto, torch, onnx"):
         Engine(model, device="cpu", backend="openvino", cache=ModelCache(tmp_path))
+    model = replace(model, origin={})
     options = BackendOptions(
         model=model, device=CPU, precision="fp32", batch=1, threads=1, provider="auto", cache=ModelCache(tmp_path)
     )
-    assert not {"openvino", "compile"} & set(choose.candidates(options))
-    only_torch = replace(options, model=loaded(backends=("torch",)))
+    assert choose.candidates(options) == ["onnx"]
+    only_torch = replace(options, model=replace(loaded(backends=("torch",)), origin={}))
     assert choose.candidates(only_torch) == []
 
 
@@ -411,129 +380,25 @@ def test_a_provider_that_cannot_be_had_is_refused(
         onnx.resolve_provider(asked, device, [onnx.PROVIDERS[name] for name in here])
 
 
-class Clock:
-    """A clock that each `Timed` backend advances by its seconds per call."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Timed(Eager):
-    def __init__(self, name: str, seconds: float, clock: Clock) -> None:
-        super().__init__(Tiny(), "fp32", batch=1)
-        self.name, self._seconds, self._clock = name, seconds, clock
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self._clock.now_s += self._seconds
-        return super().__call__(x)
-
-
-class Choice:
-    """A choice between backends that take the given seconds per frame."""
-
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **seconds: float | Exception) -> None:
-        self.said: list[str] = []
-        self.made: list[str] = []
-        self.seconds, self.clock = seconds, Clock()
-        self.options = BackendOptions(
-            model=loaded(), device=CPU, precision="fp32", batch=1, threads=1, provider="auto",
-            cache=ModelCache(tmp_path),
-        )  # fmt: skip
-        monkeypatch.setattr(choose, "make", self.make)
-        monkeypatch.setattr(choose, "candidates", lambda _options: [name for name in seconds if name != "torch"])
-
-    def make(self, name: str, _options: BackendOptions) -> Eager:
-        self.made.append(name)
-        seconds = self.seconds[name]
-        if isinstance(seconds, Exception):
-            raise seconds
-        return Timed(name, seconds, self.clock)
-
-    def __call__(self, *, frames: float, may_measure: bool = True) -> str:
-        first = self.make("torch", self.options)
-        self.made.clear()
-        with collected(Notes(self.said.append)):
-            chosen = choose.fastest(
-                self.options, first, (24, 32), frames=frames, may_measure=may_measure, clock=self.clock
-            )
-        return chosen.name
-
-
-def test_a_long_job_gets_what_is_fastest_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2, onnx=0.6)
-    assert choice(frames=1000) == "openvino"
-    assert choice.said == [
-        "timing openvino, onnx for tiny, this once; --backend torch skips it",
-        "backend openvino: openvino 200 ms, torch 500 ms, onnx 600 ms a frame of 32×24 in fp32, measured now",
-    ]
-
-
-def test_the_choice_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)(frames=1000)
-    later = Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.2)
-    assert later(frames=20) == "openvino"  # too short to measure for, but an earlier measurement exists
-    assert later.clock.now_s == 0
-    assert later.said[0].endswith("measured earlier")
-    assert later(frames=2) == "torch"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "frames", "may_measure"),
-    [
-        (0.5, 15, True),  # 7 s in torch
-        (0.5, 200, True),  # 100 s
-        (20.0, 10, True),  # few frames: it ends before anything is known
-        (0.5, float("inf"), False),  # a live source: somebody is waiting for the first image
-    ],
-)
-def test_nothing_is_tried_where_it_would_not_pay(
-    seconds: float, frames: float, may_measure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    choice = Choice(tmp_path, monkeypatch, torch=seconds, openvino=0.001)
-    assert choice(frames=frames, may_measure=may_measure) == "torch"
-    assert not choice.said
-    assert not choice.made
-
-
-def test_a_live_source_gets_what_was_measured_earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = Choice(tmp_path, monkeypatch, torch=0.2, openvino=0.05)
-    assert choice(frames=float("inf"), may_measure=False) == "torch"
-    choice(frames=1000)
-    assert choice(frames=float("inf"), may_measure=False) == "openvino"
-
-
-def test_a_little_faster_is_not_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Choice(tmp_path, monkeypatch, torch=0.5, openvino=0.48)(frames=1000) == "torch"
-
-
-def test_one_that_fails_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = ModelError("is off by 0.5", where="tiny")
-    choice = Choice(tmp_path, monkeypatch, torch=0.5, openvino=wrong, onnx=0.3)
-    assert choice(frames=1000) == "onnx"
-    assert "openvino is ignored: tiny: is off by 0.5" in choice.said
-
-
 def test_what_is_installed_and_takes_the_precision_is_a_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    origin: dict[str, object] | None = {}
+
     def found(precision: str, absent: Callable[[str], bool] = lambda _name: False) -> list[str]:
         monkeypatch.setattr(choose, "find_spec", lambda name: None if absent(name) else find_spec(name))
         options = BackendOptions(
-            model=loaded(), device=CPU, precision=precision, batch=1, threads=1, provider="auto",
-            cache=ModelCache(tmp_path),
+            model=replace(loaded(), origin=origin), device=CPU, precision=precision, batch=1, threads=1,
+            provider="auto", cache=ModelCache(tmp_path),
         )  # fmt: skip
         return choose.candidates(options)
 
     assert found("fp32") == ["openvino", "onnx"]
     assert found("bf16") == ["openvino"]
     assert found("fp32", lambda name: name == "openvino") == ["onnx"]
-    monkeypatch.setattr(inductor, "missing_tool", lambda _device: None)
-    assert found("bf16", lambda name: name == "openvino") == ["compile"]
-    monkeypatch.setattr(inductor, "missing_tool", lambda _device: "C++ compiler")
     assert found("bf16", lambda name: name == "openvino") == []
+    origin = None  # a child process could not load it
+    assert found("fp32") == []
 
 
 def test_no_backend_is_imported_before_it_is_asked_for(tmp_path: Path) -> None:

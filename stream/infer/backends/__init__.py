@@ -5,16 +5,19 @@
                 for one of the runtimes inductor (`compile`), openvino and onnx
     int8        quantisation for openvino
     cache       the exported files on disk
-    choose      makes a backend by name, or finds the fastest one on this machine
+    choose      makes a backend by name
+    auto        torch, until a faster runtime is ready
+    exporter    exports networks while torch computes, in a child process (`child`)
 
 Invariant: the engine uses all of them alike: a callable from network inputs to the network's output.
 """
 
 from collections import Counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a child process reads its request, and watches its parent, before it imports torch
+    import torch
+    from torch import Tensor
 
 NAMES = ("torch", "compile", "onnx", "openvino")
 """Values of `--backend` besides `auto`."""
@@ -27,25 +30,36 @@ class Backend(Protocol):
     """Executes one network.
 
     Attributes:
-        name: one of `NAMES`.
-        dtype, memory_format: required of inputs, which are on the engine's device.
         batch: most images in one call; lowered by the engine when memory runs out.
         notes: messages for the user, each to be shown once; grows while running.
-        counters: `eager_frames`: frames that ran in torch because the runtime does not hold their network size.
+        counters: `eager_frames`: frames that ran in torch because the runtime does not hold their network size; those
+            of `auto.Auto`.
     """
 
-    name: str
-    dtype: torch.dtype
-    memory_format: torch.memory_format
     batch: int
     notes: list[str]
     counters: Counter[str]
+
+    @property
+    def name(self) -> str:
+        """One of `NAMES`."""
+        ...
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Required of inputs, which are on the engine's device."""
+        ...
+
+    @property
+    def memory_format(self) -> "torch.memory_format":
+        """Likewise."""
+        ...
 
     def prepare(self, size_hw: tuple[int, int]) -> None:
         """Do in advance what the first input of (height, width) would otherwise wait for."""
         ...
 
-    def __call__(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, x: "Tensor", *aspect: float) -> "Tensor | tuple[Tensor, ...]":
         """N×3×H×W → N×H×W, or several tensors N×…; what they are depends on the model.
 
         Args:

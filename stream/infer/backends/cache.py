@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,44 @@ class ModelCache:
             stack.push(held)
             return self._checked(name, key) or self._made(name, key, make)
 
+    def find(self, key: Mapping[str, object]) -> Entry | None:
+        """The entry of `key`, or None if there is none."""
+        return self._checked(_name(key), key)
+
+    def adopt(self, made: Entry) -> None:
+        """Take in an entry that was made in another folder, which must be in the same file system.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        folder = self.folder / made.folder.name
+        with self._locked(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+            made.folder.rename(folder)
+        self._prune(keep=folder)
+
+    @contextmanager
+    def making(self, key: Mapping[str, object]) -> Iterator[Path | None]:
+        """An empty folder to make the entry of `key` in, removed afterwards; None while another process makes it.
+
+        Raises:
+            OSError: the folder of the entries is not writable.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{_name(key)}.making")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield None
+            return
+        try:
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix="making.", ignore_cleanup_errors=True) as made:
+                yield Path(made)
+        finally:
+            lock.release()
+
     def discard(self, entry: Entry) -> None:
         """Remove an entry that is undamaged but cannot be loaded."""
         note(f"{entry.folder} does not load here; exporting it again")
@@ -91,7 +129,7 @@ class ModelCache:
 
     def recall(self, key: Mapping[str, object]) -> Mapping[str, Any] | None:
         """The facts of the entry of `key`, or None if there is no such entry."""
-        found = self._checked(_name(key), key)
+        found = self.find(key)
         return None if found is None else found.facts
 
     def _checked(self, name: str, key: Mapping[str, object]) -> Entry | None:

@@ -1,40 +1,25 @@
-"""Makes backends by name and finds the fastest one on this machine.
+"""Makes backends by name, and says which ones may be faster than torch here.
 
 Invariant: a backend that is named is used or refused, except `compile` without a compiler, which falls back to torch
-with a note and a counter. `auto` leaves torch only for a backend that measured faster on this machine, and notes it.
+with a note and a counter.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 
-from stream.errors import StreamError, UsageError
+from stream.errors import UsageError
 from stream.infer.backends import Backend
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
-from stream.infer.backends.exported import Exported, Runtime, test_input
-from stream.infer.device import hardware_id
+from stream.infer.backends.exported import Exported, Runtime
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
-from stream.notes import note
 
 if TYPE_CHECKING:
     from stream.infer.backends.int8 import CalibrationSet
-
-PAYS_FROM_S = {"openvino": 120.0, "onnx": 120.0, "compile": 1200.0}
-"""Benchmark a backend only if the job would take torch at least this many seconds: about ten times what exporting and
-timing a network of 25 M parameters costs on two cores."""
-MARGIN = 1.1
-"""A backend must be this many times as fast as torch to replace it."""
-_MIN_FRAMES = 16
-"""Fewer frames are computed before anything could be measured."""
-_SHORT_JOB_S = 5.0
-"""A job that torch finishes within this gains nothing from another backend, which takes a second to start."""
-_RUNS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,98 +112,16 @@ def _eager(options: BackendOptions) -> Eager:
 
 
 def candidates(options: BackendOptions) -> list[str]:
-    """Backends besides torch that are worth trying on the device: installed, and able to compute in the precision."""
-    on_cpu, possible = options.device.type == "cpu", options.model.spec.backends
+    """Backends that may replace torch while it runs, the one that is tried first coming first.
+
+    They are installed, compute in the precision, and need no compiler; and another process can load the model.
+    """
+    if options.device.type != "cpu" or options.model.origin is None:
+        return []
     packages = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
-    wanted = ["openvino", "onnx"] if on_cpu else []
-    found = [
+    return [
         name
-        for name in wanted
-        if name in possible
+        for name in packages
+        if name in options.model.spec.backends
         if options.precision in precisions(name, options.device) and all(find_spec(p) for p in packages[name])
     ]
-    may_compile = "compile" in possible and options.device.type in ("cpu", "cuda")
-    return found or (["compile"] if may_compile and _can_compile(options.device) else [])
-
-
-def _can_compile(device: torch.device) -> bool:
-    from stream.infer.backends.inductor import missing_tool
-
-    return missing_tool(device) is None
-
-
-def fastest(
-    options: BackendOptions,
-    first: Backend,
-    size: tuple[int, int],
-    *,
-    frames: float,
-    may_measure: bool = True,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Backend:
-    """Choose between `first`, which is torch, and the backends that may be faster; notes the choice and its reason.
-
-    Args:
-        size: (height, width) of the network's input.
-        frames: expected number of frames.
-        may_measure: False uses earlier measurements only, because somebody is waiting for the first image.
-    """
-    names = candidates(options)
-    if not names or frames < _MIN_FRAMES:
-        return first
-    key: Mapping[str, object] = {
-        "choice": names,
-        "torch": torch.__version__,
-        "model": options.model.spec.name,
-        "weights": options.model.weights_sha256,
-        "precision": options.precision,
-        "device": hardware_id(options.device),
-        "threads": options.threads,
-        "size": list(size),
-    }
-    known = options.cache.recall(key)
-    if known is not None:
-        torch_s = float(known["seconds"]["torch"])
-        if torch_s * frames < _SHORT_JOB_S:
-            return first
-        best, seconds = str(known["best"]), {name: float(value) for name, value in known["seconds"].items()}
-        when = "measured earlier"
-    elif not may_measure:
-        return first
-    else:
-        (torch_s,) = _seconds(first, options, size, clock, runs=1)
-        names = [name for name in names if torch_s * frames >= PAYS_FROM_S[name]]
-        if not names:
-            return first
-        note(f"timing {', '.join(names)} for {options.model.spec.name}, this once; --backend torch skips it")
-        seconds = {"torch": _median(_seconds(first, options, size, clock))}
-        for name in names:
-            try:
-                seconds[name] = _median(_seconds(make(name, options), options, size, clock))
-            except StreamError as error:
-                note(f"{name} is ignored: {error}")
-        best = min(seconds, key=lambda name: seconds[name] * (MARGIN if name != "torch" else 1))
-        options.cache.entry(key, lambda _folder: {"best": best, "seconds": seconds})
-        when = "measured now"
-    times = ", ".join(f"{name} {value * 1000:.3g} ms" for name, value in sorted(seconds.items(), key=lambda s: s[1]))
-    note(f"backend {best}: {times} a frame of {size[1]}×{size[0]} in {options.precision}, {when}")
-    return first if best == "torch" else make(best, options)
-
-
-def _seconds(
-    backend: Backend, options: BackendOptions, size: tuple[int, int], clock: Callable[[], float], *, runs: int = _RUNS
-) -> list[float]:
-    """Seconds of one frame, `runs` times; if more than once, after a warm-up."""
-    x = test_input((1, *size)).to(options.device, backend.dtype, memory_format=backend.memory_format)
-    times = []
-    with torch.inference_mode():
-        for _ in range(runs + (runs > 1)):
-            start = clock()
-            found = backend(x)
-            float((found[0] if isinstance(found, tuple) else found).sum())  # waits for the device
-            times.append(clock() - start)
-    return times[-runs:]
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]

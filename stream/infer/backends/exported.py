@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stream.errors import ModelError
 from stream.infer.backends import Backend, InputShape
-from stream.infer.backends.cache import ModelCache
+from stream.infer.backends.cache import Entry, ModelCache
 from stream.models.registry import LoadedModel
 from stream.version import __version__
 
@@ -120,8 +120,8 @@ class Exported:
 
     def __call__(self, x: Tensor, *_aspect: float) -> Tensor | tuple[Tensor, ...]:
         """See `Backend`."""
-        count = self.batch if self.runtime.pads else 1
-        call = self._call_for((count, int(x.shape[-2]), int(x.shape[-1])))
+        shape = self.shape((int(x.shape[-2]), int(x.shape[-1])))
+        count, call = shape[0], self._call_for(shape)
         if call is None:
             self.counters["eager_frames"] += len(x)
             return self._torch(x)
@@ -135,7 +135,7 @@ class Exported:
         Raises:
             ModelError: the runtime cannot execute the network, or its output differs too much.
         """
-        self._call_for((self.batch if self.runtime.pads else 1, *size_hw))
+        self._call_for(self.shape(size_hw))
 
     def _call_for(self, shape: InputShape) -> Call | None:
         """The export for a shape (n, height, width), made if necessary; None if `MAX_SIZES` others are held.
@@ -156,8 +156,27 @@ class Exported:
             self._eager = self._make_eager()
         return self._eager(x.to(self._eager.dtype, memory_format=self._eager.memory_format))
 
-    def _loaded(self, shape: InputShape) -> Call:
-        key = {
+    def load(self, size_hw: tuple[int, int], *, cache: ModelCache | None = None) -> bool:
+        """Load an earlier export for this size; False if there is none.
+
+        Args:
+            cache: where it is, if not in the backend's own.
+
+        Raises:
+            ModelError: the runtime cannot start, or rejects the files.
+        """
+        shape = self.shape(size_hw)
+        if shape not in self._calls:
+            entry = (cache or self._cache).find(self.key(shape))
+            if entry is None:
+                return False
+            with torch.inference_mode(False), torch.no_grad():
+                self._calls[shape] = self._described(self.runtime.load(entry.folder), shape, entry)
+        return True
+
+    def key(self, shape: InputShape) -> Mapping[str, object]:
+        """Everything that an export for a shape (n, height, width) depends on."""
+        return {
             "program": __version__,
             "torch": torch.__version__,
             "model": self.model.spec.name,
@@ -168,6 +187,13 @@ class Exported:
             "size": list(shape),
             **self.runtime.facts,
         }
+
+    def shape(self, size_hw: tuple[int, int]) -> InputShape:
+        """What is exported for inputs of (height, width)."""
+        return (self.batch if self.runtime.pads else 1, *size_hw)
+
+    def _loaded(self, shape: InputShape) -> Call:
+        key = self.key(shape)
 
         def make(folder: Path) -> Mapping[str, Any]:
             self.runtime.make(exported(self.runtime, self.model, shape), folder)
@@ -185,12 +211,16 @@ class Exported:
                 self._cache.discard(entry)
                 entry = self._cache.entry(key, make)
                 call = self.runtime.load(entry.folder)
-            self.model.remark()
-            difference = self.differences[shape] = Difference(**entry.facts)
-            if self.runtime.precision != "fp32":
-                where = f"{self.name} in {self.runtime.precision} at {shape[2]}×{shape[1]}"
-                self._note(f"{where}: RMS error against fp32 is {difference.rms:.1%} of a standard deviation")
-            return call
+            return self._described(call, shape, entry)
+
+    def _described(self, call: Call, shape: InputShape, entry: Entry) -> Call:
+        """The call, with what is known of its file and its error noted."""
+        self.model.remark()
+        difference = self.differences[shape] = Difference(**entry.facts)
+        if self.runtime.precision != "fp32":
+            where = f"{self.name} in {self.runtime.precision} at {shape[2]}×{shape[1]}"
+            self._note(f"{where}: RMS error against fp32 is {difference.rms:.1%} of a standard deviation")
+        return call
 
     def _checked(self, call: Call, shape: InputShape) -> Difference:
         """Measure how far a new export is from torch.

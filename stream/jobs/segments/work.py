@@ -262,7 +262,7 @@ class _Work:
             weights_sha256=facts.weights_sha256,
             device=facts.device,
             precision=facts.precision,
-            backend=facts.backend,
+            backend="auto" if self._config.inference.backend == "auto" else facts.backend,
             version=__version__,
             attempt=self._attempt,
         )
