@@ -105,7 +105,8 @@ QUALITY_HEADER = (
     "model", "backend", "precision", "input", "photos", "AbsRel", "δ1", "ordinal", "flicker", "ms a photo", "fps"
 )  # fmt: skip
 LATENCY_HEADER = (
-    "model", "backend", "precision", "display", "shown", "fps", "ms, median", "95 %", "worst", "program: median", "95 %"
+    "model", "backend", "precision", "display", "shown", "fps", "ms, median", "95 %", "worst", "program: median",
+    "95 %", "first picture",
 )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def latency_line(result: LatencyResult) -> tuple[str, ...]:
     seconds = (result.p50_s, result.p95_s, result.worst_s, result.program_p50_s, result.program_p95_s)
     return (
         result.model, result.backend, result.precision, result.display, str(result.shown), f"{result.fps:.2f}",
-        *("" if one is None else f"{1000 * one:.0f}" for one in seconds),
+        *("" if one is None else f"{1000 * one:.0f}" for one in seconds), f"{result.first_picture_s:.2f} s",
     )  # fmt: skip
 
 
