@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from stream.errors import SourceError, UsageError
 from stream.frames import SourceKind
 from stream.jobs.source import sample
 from stream.media import av
+from tests.support import forked
 from tests.support.media_files import number_of, write_video
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in the file system")
@@ -213,14 +213,15 @@ def test_interrupt_ends_the_wait_for_a_writer_that_has_stopped_writing(tmp_path:
 def test_ctrl_c_ends_the_wait_for_a_writer(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    command: Sequence[str] = [sys.executable, "-m", "stream", "run", str(fifo), "-o", str(tmp_path / "x.mp4")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    reading, writing = os.pipe()
+    process = forked.start(["run", str(fifo), "-o", str(tmp_path / "x.mp4")], stderr=writing)
+    os.close(writing)
+    with open(reading) as said:
+        for line in said:
             if "waiting for a program to write to it" in line:
-                os.kill(process.pid, signal.SIGINT)
-        assert line == "depthstream: interrupted\n"
-    assert process.returncode == 130
+                os.kill(process.pid or 0, signal.SIGINT)
+    assert line == "depthstream: interrupted\n"
+    assert forked.ended(process) == 130
     assert list(tmp_path.iterdir()) == [fifo]
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from stream.capture.stills import find
 from stream.cli.main import invoke
 from stream.media import av, file_url
+from tests.support import forked
 from tests.support import picture_files as files
 from tests.support.media_files import write_video
 
@@ -96,16 +96,16 @@ def test_an_output_is_named_after_the_longest_name(
 
 
 @needs_any_bytes
-def test_a_name_that_is_not_utf8_is_printed_and_reported(there: Path, clip: Path) -> None:
+def test_a_name_that_is_not_utf8_is_printed_and_reported(
+    there: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a terminal that takes ASCII alone, too."""
     folder = _made(there / NOT_UTF8)
     files.save(folder / f"{NOT_UTF8}.png", files.scene())
     (folder / f"{NOT_UTF8}2.png").write_bytes(b"broken")
-    command = [sys.executable, "-m", "stream", "run", NOT_UTF8]
     options = ["-o", f"{NOT_UTF8}-out", "--save", "npy", "--report", "r.json", "--json"]
-    done = subprocess.run(
-        [*command, *options, *QUICK], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
-    )
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = forked.run(["run", NOT_UTF8, *options, *QUICK])
     assert done.returncode == 3, done.stderr
     assert b"skipped caf\\xe92.png: " in done.stderr
     assert done.stderr.isascii()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from stream.cli.configfile import load, to_yaml
 from stream.config import Config
 from stream.files import json_text
+from tests.support import forked
 from tests.support import picture_files as files
 
 ACTING = "\x1b]0;x\x07\x9b1m\x7f\u202e\u2066\u200f\u061c\u2028\x85\u200b\ufeff\U000e0041"
@@ -36,11 +38,11 @@ def shell(line: str, folder: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@needs_a_shell
 def test_a_run_ends_well_with_all_streams_closed(photo: Path, tmp_path: Path) -> None:
     """The output must not get one of their numbers, and be printed into."""
-    run = f"@ run {photo} -o o.png --backend torch --input-size 64"
-    assert shell(f"{run} <&- >&- 2>&-", tmp_path) == (0, "", "")
+    closed = partial(os.closerange, 0, 3)
+    command = ["run", str(photo), "-o", "o.png", "--backend", "torch", "--input-size", "64"]
+    assert forked.run(command, cwd=tmp_path, first=closed).returncode == 0
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -70,22 +72,23 @@ def test_a_closed_terminal_ends_a_command_in_order_unless_that_is_ignored(
     """Here it waits for a pipe, which a run does before anything handles signals."""
     os.mkfifo(tmp_path / "f.png")
     disposition = signal.SIG_IGN if ignored else signal.SIG_DFL
-    program = subprocess.Popen(
-        [sys.executable, "-m", "stream", "run", "f.png", "--backend", "torch", "--input-size", "64", "-o", "o.png"],
+    reading, writing = os.pipe()
+    program = forked.start(
+        ["run", "f.png", "--backend", "torch", "--input-size", "64", "-o", "o.png"],
         cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, disposition),
+        stderr=writing,
+        first=partial(signal.signal, signal.SIGHUP, disposition),
     )
-    assert program.stderr is not None
-    for line in program.stderr:
-        if "waiting for a program" in line:
-            break
-    program.send_signal(signal.SIGHUP)
-    if ignored:
-        (tmp_path / "f.png").write_bytes(files.jpeg_bytes(files.scene()))
-    rest = program.communicate()[1]
-    assert program.returncode == code, rest
+    os.close(writing)
+    with open(reading) as said:
+        for line in said:
+            if "waiting for a program" in line:
+                break
+        os.kill(program.pid or 0, signal.SIGHUP)
+        if ignored:
+            (tmp_path / "f.png").write_bytes(files.jpeg_bytes(files.scene()))
+        rest = said.read()
+    assert forked.ended(program) == code, rest
     if not ignored:
         assert rest == "depthstream: interrupted\n"
 
@@ -116,10 +119,7 @@ assert terminal.flush() is None
 
 def test_nothing_that_is_printed_acts_on_a_terminal(tmp_path: Path) -> None:
     """Whoever prints it: an error, a warning of a library, a listing, progress, a traceback, YAML."""
-    command = [sys.executable, "-c", PRINTS, json.dumps(ACTING)]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"}, check=False
-    )
+    done = forked.run([json.dumps(ACTING)], code=PRINTS, cwd=tmp_path)
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, err
     assert err.count("\\x1b]0;x\\x07\\x9b1m\\x7f\\u202e\\u2066\\u200f\\u061c") >= 5

@@ -6,11 +6,10 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -412,22 +411,12 @@ def test_a_truncated_source_gives_what_a_run_in_one_piece_gives(model: Model) ->
 COMMAND = ["run", "clip.mp4", "-o", "out.mp4", "--segment-seconds", "1", "--range", "frame", "--input-size", "64"]
 
 
-def start(*more: str, **how: Any) -> "subprocess.Popen[str]":
-    program = [sys.executable, "-m", "stream", *COMMAND, *more]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, **how)
-
-
 @pytest.mark.slow
 def test_a_full_disk_while_joining_loses_nothing() -> None:
     """No file may be larger than the pieces are, which is less than all of them together."""
     clip(audio_s=None)
-    limit = 12_000
-
-    def limited() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    said = start(preexec_fn=limited).communicate()[1]
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (12_000, 12_000))
+    said = forked.run(COMMAND, first=full).stderr.decode()
     assert "to go on: depthstream run clip.mp4 -o out.mp4 " in said
     assert "--resume" in said
     assert said.splitlines()[-1].startswith("depthstream: out.mp4: cannot be")
@@ -446,7 +435,8 @@ def test_kills_at_thirty_random_moments_change_nothing() -> None:
         done: dict[str, bytes] = {}
         more: list[str] = []
         while not Path("out.mp4").exists() or store.exists:
-            running = forked.start([*COMMAND, *more], said)
+            with said.open("wb") as file:
+                running = forked.start([*COMMAND, *more], stderr=file)
             if moments.random() < 0.3:  # while it joins the segments or removes them, or soon after
                 until(lambda running=running: any(Path().glob("out*.mp4")) or not running.is_alive(), "the end")
                 running.join(moments.uniform(0, 0.05))

@@ -27,6 +27,7 @@ from stream.metrics import Outcome
 from stream.sinks.pipe_writer import PipeWriter
 from stream.sinks.stream import StreamSink
 from stream.sinks.target import parse_target
+from tests.support import forked
 from tests.support.media_files import write_video
 from tests.support.servers import (
     WAIT_S,
@@ -72,8 +73,7 @@ def push(url: str, *, count: int = FRAMES, **options: Any) -> StreamSink:
 
 
 def command(source: Path | str, *arguments: str) -> list[str]:
-    words = ["run", str(source), "--input-size", "64", "--backend", "torch", *arguments]
-    return [sys.executable, "-c", "from stream.cli.main import main; main()", *words]
+    return ["run", str(source), "--input-size", "64", "--backend", "torch", *arguments]
 
 
 def frames_in(data: bytes) -> list[float]:
@@ -164,7 +164,7 @@ def is_taken(port: int) -> bool:
 
 def waited_for(port: int, *, taken: bool) -> bool:
     """Wait until the port is taken, or free."""
-    deadline = time.monotonic() + 6 * WAIT_S  # the process imports torch first
+    deadline = time.monotonic() + 6 * WAIT_S
     while is_taken(port) is not taken and time.monotonic() < deadline:
         time.sleep(0.05)
     return is_taken(port) is taken
@@ -173,25 +173,25 @@ def waited_for(port: int, *, taken: bool) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_run_that_is_killed_leaves_nothing_that_waits_for_a_reader() -> None:
     port = refused_port()
-    with subprocess.Popen(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen")) as run:
-        listened = waited_for(port, taken=True)
+    run = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"))
+    try:
+        assert waited_for(port, taken=True)
+    finally:
         run.kill()
-    assert listened
     assert waited_for(port, taken=False)
 
 
 def test_an_interrupt_ends_a_run_that_waits_for_a_reader() -> None:
     port = refused_port()
-    words = command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen")
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stderr is not None
-        try:
-            assert waited_for(port, taken=True)
-            run.send_signal(signal.SIGINT)
-            said = run.stderr.read()
-            assert (run.wait(WAIT_S), "stopped before everything was sent" in said) == (0, True), said
-        finally:
-            run.kill()
+    with Path("said").open("wb") as said:
+        run = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"), stderr=said)
+    try:
+        assert waited_for(port, taken=True)
+        os.kill(run.pid or 0, signal.SIGINT)
+        code = forked.ended(run)
+    finally:
+        run.kill()
+    assert (code, "stopped before everything was sent" in Path("said").read_text()) == (0, True)
     assert waited_for(port, taken=False)
 
 
@@ -247,7 +247,7 @@ def test_a_pause_in_a_file_ends_with_its_run() -> None:
 
 
 def test_stdout_gets_matroska_and_nothing_else(clip: Path) -> None:
-    done = subprocess.run(command(clip, "-o", "-"), capture_output=True, timeout=60, check=False)
+    done = forked.run(command(clip, "-o", "-"))
     assert done.returncode == 0, done.stderr
     with av.open(io.BytesIO(done.stdout)) as container:
         assert "matroska" in container.format.name
@@ -257,15 +257,15 @@ def test_stdout_gets_matroska_and_nothing_else(clip: Path) -> None:
 
 
 def test_a_reader_of_stdout_that_leaves_ends_the_run_quietly() -> None:
-    endless = command("pattern:testsrc2", "-o", "-", "--report", "r.json")
-    with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        run.stdout.read(2000)
-        run.stdout.close()
-        told = run.stderr.read()
-        assert run.wait(30) == 0, told
-    assert b"depthstream:" not in told
+    reading, writing = os.pipe()
+    with Path("said").open("wb") as said:
+        endless = command("pattern:testsrc2", "-o", "-", "--report", "r.json")
+        run = forked.start(endless, stdout=writing, stderr=said)
+    os.close(writing)
+    assert os.read(reading, 2000)
+    os.close(reading)
+    assert forked.ended(run) == 0, Path("said").read_text()
+    assert b"depthstream:" not in Path("said").read_bytes()
     assert json.loads(Path("r.json").read_text())["outputs"] == ["stdout"]
 
 
@@ -321,9 +321,9 @@ def test_other_urls_are_refused_before_anything_is_opened(output: str, says: str
 def test_what_needs_stdout_or_a_folder_is_refused_with_stdout(clip: Path) -> None:
     with pytest.raises(ConfigError, match="no place beside stdout"):
         run_config(from_options(str(clip), {**QUICK, "output": "-", "save": "npy"}))
-    done = subprocess.run(command(clip, "-o", "-", "--json"), capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "stdout has the video" in done.stderr
+    done = forked.run(command(clip, "-o", "-", "--json"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"stdout has the video" in done.stderr
 
 
 def test_photos_need_a_rate_and_a_codec_must_fit(clip: Path) -> None:
