@@ -8,6 +8,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -57,7 +58,10 @@ def imported(path: Path) -> Iterator[str]:
             yield from (name if name in MODULES else node.module for name in submodules)
 
 
-IMPORTS = {name: set(imported(path)) for name, path in MODULES.items()}
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each module imports; parsing all takes seconds, so not while tests are collected."""
+    return {name: set(imported(path)) for name, path in MODULES.items()}
 
 
 def room(module: str) -> str:
@@ -75,7 +79,7 @@ def storey(name: str) -> int:
 
 
 def violations() -> Iterator[str]:
-    for module, names in IMPORTS.items():
+    for module, names in imports().items():
         here = room(module)
         for name in sorted(names):
             root = name.partition(".")[0]
@@ -101,7 +105,7 @@ def test_each_room_imports_only_what_lies_below_it() -> None:
 
 
 def test_no_import_runs_in_a_circle() -> None:
-    graph = {name: {used for used in names if used in MODULES and used != name} for name, names in IMPORTS.items()}
+    graph = {name: {used for used in names if used in MODULES and used != name} for name, names in imports().items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -119,7 +123,7 @@ def test_the_ground_is_small() -> None:
     [("errors", set()), ("channel", set()), ("metrics", set()), ("version", set()), ("frames", {"numpy"})],
 )
 def test_the_ground_rests_on_little(name: str, allowed: set[str]) -> None:
-    roots = {module.partition(".")[0] for module in IMPORTS[f"stream.{name}"]} - {"stream"}
+    roots = {module.partition(".")[0] for module in imports()[f"stream.{name}"]} - {"stream"}
     assert roots - set(sys.stdlib_module_names) <= allowed
 
 

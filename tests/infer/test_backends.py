@@ -1,8 +1,6 @@
 """Backends: exported networks are checked against torch, bounded in number, and chosen by what was measured."""
 
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +25,7 @@ from stream.infer.engine import Engine
 from stream.infer.preprocess import Preprocessor
 from stream.models import registry
 from stream.models.spec import Resample
+from tests.support import forked
 from tests.support.portable import Portable
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
 
@@ -401,14 +400,14 @@ def test_what_is_installed_and_takes_the_precision_is_a_candidate(
     assert found("fp32") == []
 
 
-def test_no_backend_is_imported_before_it_is_asked_for(tmp_path: Path) -> None:
+def test_no_backend_is_imported_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import stream, sys; list(stream.iter_depth('pattern:testsrc', max_frames=1));"
         "print({'openvino', 'onnx', 'onnxruntime', 'nncf', 'torch._inductor'} & set(sys.modules))"
     )
-    fresh = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # nothing was measured earlier
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=fresh)
-    assert done.stdout.strip() == "set()"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing was measured earlier
+    done = forked.run([], code=code)
+    assert (done.returncode, done.stdout.strip()) == (0, b"set()"), done.stderr
 
 
 def test_the_spec_of_the_test_model_is_no_bf16_one() -> None:

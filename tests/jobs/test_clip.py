@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from tests.jobs.test_run import audio_packets, balanced, durations, video_times
 from tests.support.fakes import frame
 from tests.support.media_files import write_video
 from tests.support.picture_files import save, scene
+from tests.support.tiny_model import run
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +85,7 @@ def test_one_range_for_every_frame_from_one_run_of_the_model(temporary: Path, mo
 
 def test_a_video_keeps_its_times_and_its_sound() -> None:
     clip()
-    report = stream.run("clip.mp4", range="clip", max_frames=8)
+    report = run("clip.mp4", range="clip", max_frames=8)
     assert report.outputs == ["clip_depth.mp4"]
     assert video_times(Path("clip_depth.mp4")) == video_times(Path("clip.mp4"))
     assert audio_packets(Path("clip_depth.mp4")) == audio_packets(Path("clip.mp4"))
@@ -100,7 +102,7 @@ def test_pictures_of_all_sizes_share_a_range_and_what_is_skipped_is_said_once(
     Path("photos/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
     monkeypatch.setattr("stream.infer.geometry.MAX_INPUT_PIXELS", 200_000)
     skipped: list[str] = []
-    report = stream.run("photos", range="clip", save="npy", on_skip=lambda name, _why: skipped.append(name))
+    report = run("photos", range="clip", save="npy", on_skip=lambda name, _why: skipped.append(name))
     assert sorted(skipped) == sorted(item["name"] for item in report.skipped) == ["broken.jpg", "wide.png"]
     assert (report.outcome, report.written, balanced(report)) == (Outcome.DONE_WITH_SKIPS, 4, True)
     assert report.clip_range is not None
@@ -115,7 +117,7 @@ def test_pictures_of_all_sizes_share_a_range_and_what_is_skipped_is_said_once(
 
 def test_images_in_a_list_are_read_twice() -> None:
     images = [scene(40, 64), scene(48, 64)]
-    report = stream.run(images, range="clip", output="out")
+    report = run(images, range="clip", output="out")
     assert (report.captured, report.written, len(files())) == (2, 2, 2)
 
 
@@ -131,14 +133,8 @@ def test_a_run_that_ends_in_the_first_pass_writes_nothing(how: str, temporary: P
             sent.append(progress.done)
             stop.set() if how == "event" else signal.raise_signal(signal.SIGINT)
 
-    def run() -> stream.Report:
-        return stream.run("clip.mp4", range="clip", report="r.json", on_progress=end, on_note=notes.append, stop=stop)
-
-    if how == "event":
-        run()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            run()
+    with pytest.raises(KeyboardInterrupt) if how == "ctrl-c" else nullcontext():
+        run("clip.mp4", range="clip", report="r.json", on_progress=end, on_note=notes.append, stop=stop)
     report = json.loads(Path("r.json").read_text())
     assert (report["outcome"], report["exit_code"], report["written"], report["outputs"]) == ("interrupted", 130, 0, [])
     assert report["captured"] == report["dropped"]["stopped"] >= 2
@@ -156,7 +152,7 @@ def test_a_run_that_ends_in_the_second_pass_keeps_what_is_done(temporary: Path) 
         if progress.part == "pass 2 of 2" and progress.done == 3:
             stop.set()
 
-    report = stream.run("clip.mp4", range="clip", on_progress=end, stop=stop)
+    report = run("clip.mp4", range="clip", on_progress=end, stop=stop)
     assert report.outcome is Outcome.INTERRUPTED
     assert balanced(report)
     assert files() == ["clip.mp4", "clip_depth.partial.mp4"]
@@ -173,7 +169,7 @@ def test_a_source_that_changes_between_the_passes_is_an_error(temporary: Path) -
             Path("shorter.mp4").rename("clip.mp4")
 
     with pytest.raises(SourceError, match=r"^clip\.mp4: the source has changed between the two passes: it has fewer"):
-        stream.run("clip.mp4", range="clip", on_progress=change)
+        run("clip.mp4", range="clip", on_progress=change)
     assert not Path("clip_depth.mp4").exists()
     assert list(temporary.iterdir()) == []
 
@@ -220,7 +216,7 @@ def test_what_cannot_be_read_twice_is_refused_before_any_work(
 
 def test_an_iterator_is_refused() -> None:
     with pytest.raises(UsageError, match="--range clip: reads the images twice, and an iterator gives them once"):
-        stream.run(iter([scene(40, 64)]), range="clip", output="out")
+        run(iter([scene(40, 64)]), range="clip", output="out")
 
 
 def test_a_comparison_has_no_range_of_a_clip(capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +257,7 @@ def test_ends_are_of_what_is_displayed_without_pixels_that_have_no_answer() -> N
 
 def test_files_of_codes_share_one_mapping_and_pictures_keep_their_own_range() -> None:
     clip()
-    report = stream.run("clip.mp4", output="out", save="png16,npy")
+    report = run("clip.mp4", output="out", save="png16,npy")
     maps = [np.load(f"out/{index:06}.npy") for index in range(8)]
     (lo, hi), step = (np.min(maps), np.max(maps)), (np.max(maps) - np.min(maps)) / 65534
     for index, values in enumerate(maps):
@@ -270,7 +266,7 @@ def test_files_of_codes_share_one_mapping_and_pictures_keep_their_own_range() ->
         assert np.abs(stream.read_png16(Path(f"out/{index:06}.depth16.png")) - values).max() <= step * 0.51
     assert json.loads(Path("out/depth.json").read_text())["mapping"]["hi"] == hi
     assert report.clip_range is not None
-    plain = stream.run("clip.mp4", output="plain")
+    plain = run("clip.mp4", output="plain")
     assert plain.clip_range is None
     for index in range(8):
         assert Path(f"plain/{index:06}.png").read_bytes() == Path(f"out/{index:06}.png").read_bytes()
@@ -278,7 +274,7 @@ def test_files_of_codes_share_one_mapping_and_pictures_keep_their_own_range() ->
 
 def test_codes_of_a_given_range_need_one_pass() -> None:
     clip()
-    report = stream.run("clip.mp4", output="out", save="png16", range="0:10")
+    report = run("clip.mp4", output="out", save="png16", range="0:10")
     assert report.clip_range is None
     mapping = json.loads(Path("out/depth.json").read_text())["mapping"]
     assert (mapping["lo"], mapping["hi"]) == (0, 10)
@@ -288,7 +284,7 @@ def test_codes_of_a_live_source_need_a_range(capsys: pytest.CaptureFixture[str])
     assert invoke(["pattern:testsrc2", "--max-frames", "3", "-o", "out", "--save", "png16", "-q"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("give --range LO:HI, or choose --save npy, or record it first")
-    report = stream.run("pattern:testsrc2", max_frames=3, output="out", save="png16", range=(-5, 15))
+    report = run("pattern:testsrc2", max_frames=3, output="out", save="png16", range=(-5, 15))
     assert report.captured == 3
     assert report.written == len(list(Path("out").glob("*.depth16.png"))) > 0  # a live source may drop frames
 

@@ -20,8 +20,7 @@ from tests.jobs.test_run import audio_packets
 from tests.support.fakes import frame
 from tests.support.media_files import write_video
 from tests.support.picture_files import save, scene
-
-QUICK: dict[str, Any] = {"input_size": 64, "backend": "torch", "preview": False}
+from tests.support.tiny_model import depths, run
 
 
 @pytest.fixture(autouse=True)
@@ -91,21 +90,21 @@ def points(path: Path) -> np.ndarray:
 def test_the_clip_is_read_as_the_run_read_it(options: dict[str, Any]) -> None:
     clip()
     how: dict[str, Any] = {"layout": "side", "range": "frame", "colormap": "gray"}
-    run = stream.run("clip.mp4", output="run", save="video16", depth_codec="float32", **how, **options, **QUICK)
+    made = run("clip.mp4", output="run", save="video16", depth_codec="float32", **how, **options)
     again = stream.render_depth_video("run/video.depth.mkv", clip="clip.mp4", output="again", **how)
 
-    assert again.written == run.written
+    assert again.written == made.written
     assert not [text for text in again.notes if "does not state" in text]
-    assert run.written == len(pictures("run"))
+    assert made.written == len(pictures("run"))
     for one, other in zip(pictures("run"), pictures("again"), strict=True):
         assert np.abs(one - other).max() <= 1
     fewer = stream.render_depth_video("run/video.depth.mkv", clip="clip.mp4", output="fewer", max_frames=2, **how)
-    assert fewer.written == min(2, run.written)
+    assert fewer.written == min(2, made.written)
 
 
 def test_the_sound_ends_with_the_frames_of_the_run() -> None:
     write_video(Path("clip.mp4"), frames=25, size_hw=(50, 70), audio_s=1)
-    stream.run("clip.mp4", output="run.mp4", save="video16", depth_codec="float32", max_frames=4, **QUICK)
+    run("clip.mp4", output="run.mp4", save="video16", depth_codec="float32", max_frames=4)
     stream.render_depth_video("run.depth.mkv", clip="clip.mp4", output="again.mp4")
     assert audio_packets(Path("again.mp4")) == audio_packets(Path("run.mp4"))
     assert len(audio_packets(Path("again.mp4"))) < len(audio_packets(Path("clip.mp4")))
@@ -116,9 +115,9 @@ def test_a_folder_of_pictures_is_the_clip_of_its_film(output: str) -> None:
     Path("pictures").mkdir()
     for index in range(3):
         save(Path("pictures") / f"{index}.png", np.roll(scene(48, 64), 9 * index, axis=1))
-    run = stream.run("pictures", output="run.depth.mkv", depth_codec="float32", fps=5, **QUICK)
+    made = run("pictures", output="run.depth.mkv", depth_codec="float32", fps=5)
     again = stream.render_depth_video("run.depth.mkv", clip="pictures", output=output, layout="side")
-    assert (again.outputs, again.written) == ([output], run.written)
+    assert (again.outputs, again.written) == ([output], made.written)
 
 
 def test_the_description_states_only_what_changes_frames() -> None:
@@ -145,7 +144,7 @@ def test_a_file_without_the_key_is_read_and_a_note_says_what_is_not_known() -> N
     assert Description.from_fields(fields).capture is None
 
     clip(frames=2)
-    results = list(stream.iter_depth("clip.mp4", input_size=64, backend="torch"))
+    results = depths("clip.mp4")
     source = depth_video("old.depth.mkv", results)
     alone = stream.render_depth_video(source, output="alone")
     beside = stream.render_depth_video(source, clip="clip.mp4", output="beside", layout="side")

@@ -42,10 +42,9 @@ from tests.support.fakes import RecordingSink, ScriptedSource
 from tests.support.media_files import number_of, numbered, truncated, write_video
 from tests.support.paths import REPOSITORY
 from tests.support.picture_files import save, save_heic, scene, stored
+from tests.support.tiny_model import depths, run
 
 CONFIGS = REPOSITORY / "configs"
-QUICK: dict[str, Any] = {"input_size": 64}
-"""For tests of anything but the depth."""
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +101,7 @@ VIDEOS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_video_keeps_frames_times_audio_and_duration(name: str, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", **VIDEOS[name])
-    report = stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", **QUICK)
+    report = run(str(clip), output=tmp_path / "out.mp4", layout="side")
     assert report.outcome is Outcome.DONE
     assert video_times(tmp_path / "out.mp4") == video_times(clip)
     assert audio_packets(tmp_path / "out.mp4") == audio_packets(clip)
@@ -151,7 +150,7 @@ def test_a_report_that_cannot_be_saved_does_not_hide_why_the_run_failed(
     monkeypatch.setattr(VideoSink, "write", fail)
     monkeypatch.setattr(stream.Report, "save", full)
     with pytest.raises(SinkError, match="the true reason") as caught:
-        stream.run(str(clip), output=tmp_path / "out.mp4", report=tmp_path / "r.json")
+        run(str(clip), output=tmp_path / "out.mp4", report=tmp_path / "r.json")
     assert "No space left" in " ".join(caught.value.__notes__)
 
 
@@ -168,7 +167,7 @@ def test_a_real_size_video_keeps_everything(tmp_path: Path) -> None:
 
 def test_side_layout_shows_the_same_pictures_in_order(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", size_hw=(64, 96), frames=20)
-    stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", batch=4, **QUICK)
+    stream.run(str(clip), output=tmp_path / "out.mp4", layout="side", batch=4, input_size=64, backend="torch")
     with av.open(str(tmp_path / "out.mp4")) as container:
         pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert pictures[0].shape == (64, 2 * 96 + 50, 3)
@@ -177,7 +176,7 @@ def test_side_layout_shows_the_same_pictures_in_order(tmp_path: Path) -> None:
 
 def test_a_part_of_a_video_starts_at_zero_with_its_audio(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", frames=50, audio_s=2.0)
-    report = stream.run(str(clip), output=tmp_path / "out.mp4", start="0.4", end="1.2", **QUICK)
+    report = run(str(clip), output=tmp_path / "out.mp4", start="0.4", end="1.2")
     times = video_times(tmp_path / "out.mp4")
     assert report.written == len(times) == 20
     assert times[0][0] == 0
@@ -190,7 +189,7 @@ def test_a_part_of_a_video_starts_at_zero_with_its_audio(tmp_path: Path) -> None
 def test_a_truncated_video_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mkv", frames=100, size_hw=(64, 96))
     cut = truncated(whole, tmp_path / "cut.mkv", share=0.6)
-    report = stream.run(str(cut), output=tmp_path / "out.mp4", **QUICK)
+    report = run(str(cut), output=tmp_path / "out.mp4")
     assert report.outcome is Outcome.DONE_WITH_SKIPS
     assert 20 < report.written < 100
     assert len(report.warnings) >= 1
@@ -211,9 +210,7 @@ def test_a_mixed_folder_is_upright_complete_and_names_what_it_skipped(tmp_path: 
     (photos / "notes.txt").write_text("not a picture")
     (photos / "broken.jpg").write_bytes((photos / "exif1.jpg").read_bytes()[:200])
 
-    report = run_config(
-        from_options("photos", {**QUICK, "output": "out", "layout": "side", "save": "npy", "report": "r.json"})
-    )
+    report = run("photos", output="out", layout="side", save="npy", report="r.json")
 
     assert report.exit_code == 3
     assert [item["name"] for item in report.skipped] == ["broken.jpg"]
@@ -239,7 +236,7 @@ def test_mixed_shapes_in_batches_equal_one_by_one_and_stay_in_order(tmp_path: Pa
             photos / f"p{i}.png",
             np.kron(rng.integers(0, 255, (*[s // 8 for s in size], 3), np.uint8), np.ones((8, 8, 1), np.uint8)),
         )
-    one, four = (list(stream.iter_depth("photos", batch=b)) for b in (1, 4))
+    one, four = (list(stream.iter_depth("photos", batch=b, input_size=96)) for b in (1, 4))
     assert [f.name for f, _ in four] == [f"p{i}.png" for i in range(10)]
     for (frame_a, a), (frame_b, b) in zip(one, four, strict=True):
         assert (frame_a.index, a.index, a.size) == (frame_b.index, b.index, b.size)
@@ -251,7 +248,7 @@ def test_folder_to_video_unifies_sizes_and_says_so_once(tmp_path: Path) -> None:
     photos.mkdir()
     for i in range(6):
         save(photos / f"p{i}.png", numbered(i, (48, 64) if i % 2 == 0 else (64, 48)))
-    report = stream.run("photos", output="film.mp4", fps=24)
+    report = run("photos", output="film.mp4", fps=24)
     assert [float(p * tb) for p, tb in video_times(Path("film.mp4"))] == pytest.approx([i / 24 for i in range(6)])
     assert sum("black bars" in note for note in report.notes) == 1
     with pytest.raises(stream.ConfigError, match="--fps"):
@@ -276,22 +273,22 @@ def test_stills_that_clash_keep_their_suffix(tmp_path: Path) -> None:
     photos.mkdir()
     save(photos / "a.jpg", scene())
     save_heic(photos / "a.heic", scene())
-    stream.run("photos", output="out", save="npy")
+    run("photos", output="out", save="npy")
     assert {p.name for p in Path("out").iterdir()} == {"a.jpg.png", "a.heic.png", "a.jpg.npy", "a.heic.npy"}
 
 
 def test_saved_depth_beside_a_video_and_by_frame_index(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames=3)
-    stream.run("clip.mp4", output="out.mp4", save=("npy", "pfm"))
+    run("clip.mp4", output="out.mp4", save=("npy", "pfm"))
     names = {f"{i:06d}.{suffix}" for i in range(3) for suffix in ("npy", "pfm")}
     assert {p.name for p in Path("out_depth").iterdir()} == names
-    (_, depth), *_ = list(stream.iter_depth("clip.mp4"))
+    (_, depth), *_ = depths("clip.mp4")
     assert np.array_equal(np.load("out_depth/000000.npy"), depth.values)
 
 
 def test_closing_the_generator_early_stops_every_thread(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames=100)
-    results = stream.iter_depth("clip.mp4")
+    results = stream.iter_depth("clip.mp4", input_size=64)
     frame, depth = next(results)
     assert frame.index == depth.index == 0
     assert any(t.name.startswith("depthstream-") for t in threading.enumerate())
@@ -308,7 +305,7 @@ def test_outputs_are_never_replaced_unasked(tmp_path: Path) -> None:
     for same in (clip, Path("clip.mp4")):
         with pytest.raises(OutputError, match="input"):
             stream.run("clip.mp4", output=same, overwrite=True)
-    stream.run("clip.mp4", output="out.mp4", overwrite=True)
+    run("clip.mp4", output="out.mp4", overwrite=True)
     assert len(video_times(Path("out.mp4"))) == 3
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import stream
 from stream.media import av
 from tests.support.media_files import numbered, write_video
 from tests.support.servers import send_in_steps, tcp_server
+from tests.support.tiny_model import depths, run
 
 SOUND, MUSIC = 440, 1500
 LOW, HIGH = 60, 200
@@ -66,7 +66,7 @@ def moments(path: Path) -> tuple[float, float, float]:
     return first, bright, beep
 
 
-RUN: dict[str, Any] = {"layout": "side", "input_size": 64, "model": "starter"}
+RUN: dict[str, Any] = {"layout": "side"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ RUN: dict[str, Any] = {"layout": "side", "input_size": 64, "model": "starter"}
 )
 def test_a_recording_that_starts_late_starts_at_zero_in_sync(name: str, output: str, tmp_path: Path) -> None:
     source = beeping(tmp_path / name, first_s=100.0, seconds=1.4)
-    stream.run(str(source), output=tmp_path / output, **RUN)
+    run(str(source), output=tmp_path / output, **RUN)
     first, bright, beep = moments(tmp_path / output)
     assert first == pytest.approx(0, abs=0.022)
     assert bright - first == pytest.approx(1, abs=0.002)
@@ -84,15 +84,16 @@ def test_a_recording_that_starts_late_starts_at_zero_in_sync(name: str, output: 
 
 def test_sound_that_begins_before_the_pictures_is_kept_as_the_file_has_it(tmp_path: Path) -> None:
     source = beeping(tmp_path / "in.mp4", first_s=0.6, lead_s=0.6, seconds=1.4)
-    stream.run(str(source), output=tmp_path / "out.mp4", **RUN)
+    run(str(source), output=tmp_path / "out.mp4", **RUN)
     assert moments(tmp_path / "out.mp4") == pytest.approx(moments(source), abs=1e-3)
-    assert [frame.time_s for frame, _ in stream.iter_depth(str(source), max_frames=2)] == pytest.approx([0, 1 / FPS])
+    first = depths(str(source), max_frames=2)
+    assert [frame.time_s for frame, _ in first] == pytest.approx([0, 1 / FPS])
 
 
 def test_recordings_that_are_joined_stay_in_sync(tmp_path: Path) -> None:
     data = beeping(tmp_path / "one.ts").read_bytes()
     (tmp_path / "in.ts").write_bytes(data + data)
-    report = stream.run(str(tmp_path / "in.ts"), output=tmp_path / "out.mp4", **RUN)
+    report = run(str(tmp_path / "in.ts"), output=tmp_path / "out.mp4", **RUN)
     assert report.exit_code == 0
     assert report.counters == {"clock_jumps": 1} | {
         name: count for name, count in report.counters.items() if name != "clock_jumps"
@@ -171,7 +172,7 @@ def test_all_tracks_are_kept_the_default_one_first(output: str, tmp_path: Path) 
         {SOUND: {"language": "eng", "title": "Original"}, MUSIC: {"language": "deu", "title": "Musik"}},
         default=MUSIC,
     )
-    report = stream.run(str(source), output=tmp_path / output, **RUN)
+    report = run(str(source), output=tmp_path / output, **RUN)
     kept = tracks_of(tmp_path / output)
     assert [(tone, language, is_default) for tone, language, _, is_default in kept] == [
         (MUSIC, "deu", True),
@@ -188,7 +189,7 @@ def test_a_track_that_cannot_be_read_is_said_and_the_others_are_kept(tmp_path: P
     data = source.read_bytes()
     at = data.find(b"A_AAC")
     source.write_bytes(data[:at] + b"A_XYZ" + data[at + 5 :])
-    report = stream.run(str(source), output=tmp_path / "out.mp4", **RUN)
+    report = run(str(source), output=tmp_path / "out.mp4", **RUN)
     assert [tone for tone, *_ in tracks_of(tmp_path / "out.mp4")] == [MUSIC]
     assert "not kept in the video: 1 audio track that FFmpeg cannot read" in report.notes
 
@@ -204,9 +205,9 @@ def test_chapters_and_subtitles_are_said_once_where_a_video_is_written(tmp_path:
             if packet.dts is not None:
                 packet.stream = video
                 new.mux(packet)
-    report = stream.run(str(path), output=tmp_path / "out.mp4", **RUN)
+    report = run(str(path), output=tmp_path / "out.mp4", **RUN)
     assert [note for note in report.notes if "not kept" in note] == ["not kept in the video: 2 chapters"]
-    report = stream.run(str(path), output=tmp_path / "frames", **RUN)
+    report = run(str(path), output=tmp_path / "frames", **RUN)
     assert [note for note in report.notes if "not kept" in note] == []
 
 
@@ -217,7 +218,7 @@ def test_a_live_recording_has_the_sound_in_sync(tmp_path: Path) -> None:
     data = beeping(tmp_path / "in.ts").read_bytes()
     data *= 800_000 // len(data)
     with tcp_server(send_in_steps(data, first=100_000)) as port:  # at once, most frames are dropped on a busy machine
-        report = stream.run(f"tcp://127.0.0.1:{port}", output=tmp_path / "out.mp4", reconnect_for=0, **RUN)
+        report = run(f"tcp://127.0.0.1:{port}", output=tmp_path / "out.mp4", reconnect_for=0, **RUN)
     assert report.written > 0
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [track.codec_context.name for track in container.streams.audio] == ["aac"]
@@ -235,7 +236,7 @@ def test_a_live_recording_has_the_sound_in_sync(tmp_path: Path) -> None:
 
 def test_no_audio_leaves_the_sound_out_and_says_nothing(tmp_path: Path) -> None:
     source = beeping(tmp_path / "in.ts")
-    report = stream.run(str(source), output=tmp_path / "out.mp4", audio=False, **RUN)
+    report = run(str(source), output=tmp_path / "out.mp4", audio=False, **RUN)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert not container.streams.audio
     assert [note for note in report.notes if "audio" in note] == []
@@ -250,7 +251,7 @@ def test_a_part_has_its_sound_to_its_end(
     name: str, options: dict[str, Any], begin_s: float, end_s: float, tmp_path: Path
 ) -> None:
     source = beeping(tmp_path / name, seconds=3.0)
-    stream.run(str(source), output=tmp_path / "out.mp4", **options, **RUN)
+    run(str(source), output=tmp_path / "out.mp4", **options, **RUN)
     _, bright, beep = moments(tmp_path / "out.mp4")
     assert bright == pytest.approx(1 - begin_s, abs=0.002)
     assert beep == pytest.approx(bright, abs=0.03)

@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from stream.notes import Notes, collected
 from tests.support.media_files import write_video
 from tests.support.pumping import Given, views
 
+QUICK: dict[str, Any] = {"input_size": 96}
+
 
 @pytest.fixture(autouse=True)
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,9 +36,9 @@ def clip() -> str:
 
 
 def test_files_hold_the_steadied_values_and_the_report_says_by_how_much(clip: str) -> None:
-    report = stream.run(clip, output="out.mp4", save="npy", steady=True, report="report.json")
-    raw = [depth.values for _, depth in stream.iter_depth(clip)]
-    steady = [depth.values for _, depth in stream.iter_depth(clip, steady=True)]
+    report = stream.run(clip, output="out.mp4", save="npy", steady=True, report="report.json", **QUICK)
+    raw = [depth.values for _, depth in stream.iter_depth(clip, **QUICK)]
+    steady = [depth.values for _, depth in stream.iter_depth(clip, steady=True, **QUICK)]
     for index in range(8):
         assert np.array_equal(np.load(f"out_depth/{index:06d}.npy"), steady[index])
     assert np.array_equal(steady[0], raw[0])
@@ -48,19 +51,19 @@ def test_files_hold_the_steadied_values_and_the_report_says_by_how_much(clip: st
 
 
 def test_without_it_nothing_is_measured(clip: str) -> None:
-    assert stream.run(clip, output="out.mp4").depth_change == ()
+    assert stream.run(clip, output="out.mp4", **QUICK).depth_change == ()
 
 
 def test_stills_are_left_alone_and_that_is_said_once() -> None:
     Path("photos").mkdir()
     for index, view in enumerate(views(3)):
         Image.fromarray(view.rgb).save(f"photos/{index}.png")
-    report = stream.run("photos", output="out", save="npy", steady=True)
-    raw = [depth.values for _, depth in stream.iter_depth("photos")]
+    report = stream.run("photos", output="out", save="npy", steady=True, **QUICK)
+    raw = [depth.values for _, depth in stream.iter_depth("photos", **QUICK)]
     assert [np.array_equal(np.load(f"out/{index}.npy"), raw[index]) for index in range(3)] == [True] * 3
     assert [text for text in report.notes if "--steady has no effect on still images" in text] != []
     assert report.depth_change == ()
-    film = stream.run("photos", output="film.mp4", fps=25, steady=True)
+    film = stream.run("photos", output="film.mp4", fps=25, steady=True, **QUICK)
     assert film.depth_change != ()
     assert not [text for text in film.notes if "--steady" in text]
 
@@ -88,5 +91,5 @@ def test_every_video_is_steadied_and_metres_only_with_a_note(kind: SourceKind) -
 
 
 def test_the_command_takes_it(clip: str) -> None:
-    assert invoke(["run", clip, "--steady", "-o", "out.mp4", "--report", "r.json", "-q"]) == 0
+    assert invoke(["run", clip, "--steady", "-o", "out.mp4", "--report", "r.json", "-q", "--input-size", "96"]) == 0
     assert json.loads(Path("r.json").read_text())["depth_change"][0]["steadied"] is not None

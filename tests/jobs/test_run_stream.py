@@ -1,6 +1,5 @@
 """What is streamed: every kind of receiver gets every frame, and one that fails is an error without its secrets."""
 
-import contextlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from PIL import Image
 
 from stream.errors import ConfigError, SinkError, SourceError, UsageError
 from stream.jobs.options import from_options
+from stream.jobs.report import Report
 from stream.jobs.run import run_config
 from stream.media import av
 from stream.metrics import Outcome
@@ -42,9 +42,10 @@ from tests.support.servers import (
     tcp_server,
 )
 from tests.support.sink_input import fill, info_of, results
+from tests.support.tiny_model import own
+from tests.support.waiting import until
 
 FRAMES = 12
-QUICK: dict[str, Any] = {"input_size": 64, "backend": "torch", "quiet": True}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,11 @@ def push(url: str, *, count: int = FRAMES, **options: Any) -> StreamSink:
 
 def command(source: Path | str, *arguments: str) -> list[str]:
     return ["run", str(source), "--input-size", "64", "--backend", "torch", *arguments]
+
+
+def run(source: Path | str, options: dict[str, Any]) -> Report:
+    with own() as model:
+        return run_config(from_options(str(source), {"quiet": True, **options}), model=model)
 
 
 def frames_in(data: bytes) -> list[float]:
@@ -115,13 +121,19 @@ def test_a_file_is_sent_to_the_network_at_its_own_rate_and_to_tcp_at_once() -> N
     assert waited == [0.04] * 3
 
 
+def reaches(url: str) -> bool:
+    """Whether the frames could be sent."""
+    try:
+        push(url)
+    except SinkError:
+        return False
+    return True
+
+
 def test_rtmp_gets_every_frame() -> None:
     url = f"rtmp://127.0.0.1:{refused_port()}/live/key"
     with receiving(url, listen="1") as times:
-        for _ in range(100):  # the listener accepts one connection, so nothing else can ask whether it is ready
-            with contextlib.suppress(SinkError):
-                push(url)
-                break
+        until(lambda: reaches(url), "the listener")  # it accepts one connection, so nothing else can ask for it
     assert len(times) == FRAMES
 
 
@@ -136,14 +148,16 @@ def test_rtsp_is_announced_and_gets_every_frame() -> None:
 def test_a_listening_target_waits_for_its_reader() -> None:
     port, received = refused_port(), bytearray()
 
+    def connected() -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
+        except ConnectionRefusedError:
+            return None
+
     def read() -> None:
-        for _ in range(1000):
-            with contextlib.suppress(ConnectionRefusedError):
-                with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as reader:
-                    while data := reader.recv(1 << 16):
-                        received.extend(data)
-                return
-            threading.Event().wait(0.01)
+        with until(connected, "the sink") as reader:
+            while data := reader.recv(1 << 16):
+                received.extend(data)
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -173,24 +187,24 @@ def waited_for(port: int, *, taken: bool) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_run_that_is_killed_leaves_nothing_that_waits_for_a_reader() -> None:
     port = refused_port()
-    run = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"))
+    process = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"))
     try:
         assert waited_for(port, taken=True)
     finally:
-        run.kill()
+        process.kill()
     assert waited_for(port, taken=False)
 
 
 def test_an_interrupt_ends_a_run_that_waits_for_a_reader() -> None:
     port = refused_port()
     with Path("said").open("wb") as said:
-        run = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"), stderr=said)
+        process = forked.start(command("pattern:testsrc2", "-o", f"tcp://127.0.0.1:{port}?listen"), stderr=said)
     try:
         assert waited_for(port, taken=True)
-        os.kill(run.pid or 0, signal.SIGINT)
-        code = forked.ended(run)
+        os.kill(process.pid or 0, signal.SIGINT)
+        code = forked.ended(process)
     finally:
-        run.kill()
+        process.kill()
     assert (code, "stopped before everything was sent" in Path("said").read_text()) == (0, True)
     assert waited_for(port, taken=False)
 
@@ -260,11 +274,11 @@ def test_a_reader_of_stdout_that_leaves_ends_the_run_quietly() -> None:
     reading, writing = os.pipe()
     with Path("said").open("wb") as said:
         endless = command("pattern:testsrc2", "-o", "-", "--report", "r.json")
-        run = forked.start(endless, stdout=writing, stderr=said)
+        process = forked.start(endless, stdout=writing, stderr=said)
     os.close(writing)
     assert os.read(reading, 2000)
     os.close(reading)
-    assert forked.ended(run) == 0, Path("said").read_text()
+    assert forked.ended(process) == 0, Path("said").read_text()
     assert b"depthstream:" not in Path("said").read_bytes()
     assert json.loads(Path("r.json").read_text())["outputs"] == ["stdout"]
 
@@ -273,7 +287,7 @@ def test_the_sound_of_a_file_is_streamed_too() -> None:
     write_video(Path("clip.mp4"), frames=FRAMES, audio_s=0.4)
     received = bytearray()
     with tcp_server(collect(received)) as port:
-        run_config(from_options("clip.mp4", {**QUICK, "output": f"tcp://127.0.0.1:{port}"}))
+        run("clip.mp4", {"output": f"tcp://127.0.0.1:{port}"})
     assert len(frames_in(bytes(received))) == FRAMES
     with av.open(io.BytesIO(received)) as container:
         assert sum(packet.size > 0 for packet in container.demux(audio=0)) > 10
@@ -312,7 +326,7 @@ def test_a_target_that_goes_away_is_an_error() -> None:
 )
 def test_other_urls_are_refused_before_anything_is_opened(output: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        run_config(from_options("no such file.mp4", {**QUICK, "output": output}))
+        run("no such file.mp4", {"output": output})
     assert "rtmp://" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert os.listdir() == []
@@ -320,7 +334,7 @@ def test_other_urls_are_refused_before_anything_is_opened(output: str, says: str
 
 def test_what_needs_stdout_or_a_folder_is_refused_with_stdout(clip: Path) -> None:
     with pytest.raises(ConfigError, match="no place beside stdout"):
-        run_config(from_options(str(clip), {**QUICK, "output": "-", "save": "npy"}))
+        run(clip, {"output": "-", "save": "npy"})
     done = forked.run(command(clip, "-o", "-", "--json"))
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"stdout has the video" in done.stderr
@@ -331,15 +345,15 @@ def test_photos_need_a_rate_and_a_codec_must_fit(clip: Path) -> None:
     for name in "ab":
         Image.new("RGB", (64, 48)).save(Path("photos", f"{name}.png"))
     with pytest.raises(ConfigError, match="still images have no frame rate"):
-        run_config(from_options("photos", {**QUICK, "output": "udp://127.0.0.1:9"}))
+        run("photos", {"output": "udp://127.0.0.1:9"})
     with pytest.raises(UsageError, match="flv streams do not support"):
-        run_config(from_options(str(clip), {**QUICK, "output": "rtmp://127.0.0.1/a/b", "codec": "ffv1"}))
+        run(clip, {"output": "rtmp://127.0.0.1/a/b", "codec": "ffv1"})
 
 
 def test_home_and_file_urls_are_paths(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for output, name in (("~/a b.mp4", "a b.mp4"), (f"FILE://{tmp_path}/c%20d.mp4", "c d.mp4"), ("-.mp4", "-.mp4")):
-        report = run_config(from_options(str(clip), {**QUICK, "output": output, "report": "~/r.json"}))
+        report = run(clip, {"output": output, "report": "~/r.json"})
         assert (report.outcome, Path(report.outputs[0]).name) == (Outcome.DONE, name)
         assert (tmp_path / name).exists()
     assert (tmp_path / "r.json").exists()
@@ -369,14 +383,14 @@ def test_only_a_url_that_asks_for_it_waits_for_a_reader() -> None:
 
 def test_the_encoder_of_a_stream_has_an_effect(clip: Path) -> None:
     with tcp_server(collect(bytearray())) as port:
-        report = run_config(from_options(str(clip), {**QUICK, "output": f"tcp://127.0.0.1:{port}", "crf": 30}))
+        report = run(clip, {"output": f"tcp://127.0.0.1:{port}", "crf": 30})
     assert report.notes == []
 
 
 def test_the_report_of_a_source_that_cannot_be_opened_holds_no_secret() -> None:
     url = f"http://me:secret1@127.0.0.1:{refused_port()}/a.mp4?token=secret2"
     with pytest.raises(SourceError) as caught:
-        run_config(from_options(url, {**QUICK, "report": "r.json", "output": "out.mp4"}))
+        run(url, {"report": "r.json", "output": "out.mp4"})
     assert "secret" not in str(caught.value) + Path("r.json").read_text()
 
 

@@ -14,6 +14,7 @@ from stream.errors import ModelError
 from stream.models import catalog, registry
 from stream.models.backbones import SwinTransformer, SwinTransformerV2
 from stream.models.midas.swin import Swin
+from tests.support import forked
 from tests.support.manifests import FILES, checkpoint, reference
 from tests.support.paths import REPOSITORY
 
@@ -22,11 +23,10 @@ HEAVY = "{'timm', 'torchvision'} & set(sys.modules)"
 
 def python(code: str, *arguments: object) -> str:
     """Run code in a process of its own; its output."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"import sys\n{code}", *map(str, arguments)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout
+    strict = "import sys, warnings\nwarnings.simplefilter('error')\n"
+    done = forked.run([*map(str, arguments)], code=strict + code)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
 
 
 def test_other_models_and_light_commands_do_not_import_timm() -> None:

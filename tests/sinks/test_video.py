@@ -21,6 +21,7 @@ from stream.frames import Depth, DepthKind, Frame, RgbImage, SourceInfo, SourceK
 from stream.media import RgbConverter, av, chroma_steps
 from stream.sinks.packet_times import PacketTimes
 from stream.sinks.video import VIDEO_SUFFIXES, AudioPolicy, VideoSink
+from tests.support import forked
 from tests.support.media_files import audio_of
 from tests.support.paths import REPOSITORY
 
@@ -770,7 +771,8 @@ CHILD = """
 def run_child(body: str, path: Path) -> subprocess.CompletedProcess[str]:
     root = str(REPOSITORY)
     code = textwrap.dedent(CHILD.format(root=root)) + textwrap.dedent(body)
-    return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    done = forked.run([str(path)], code=code)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
