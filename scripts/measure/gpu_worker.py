@@ -357,7 +357,7 @@ def main() -> None:
     send({"machine": facts})
     bench = Bench(device, clips)
     if step.startswith("tests"):
-        os.environ["PYTHONPATH"] = str(ROOT)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         run_tests(cuda_files(), f"cuda and {'slow' if step == 'tests-large' else 'not slow'}", done, send)
         return
     units = {

@@ -8,6 +8,7 @@
     quality             accuracy on photos with measured depth, and the speed on them
     latency             the age of what a viewer sees, read from a screen
     synthetic_weights   networks for models whose real weights are not installed
+    load                what other programs take of the machine, and busy processes beside a measurement
     clip                the video that everything is measured with
     timing              medians and their spread
     report              table, JSON, plot

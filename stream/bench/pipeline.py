@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stream.bench.load import OtherPrograms, cores_in_use
 from stream.bench.timing import Timing, timed
 from stream.capture.base import Source
 from stream.channel import Channel, Closed
@@ -42,6 +43,10 @@ class PipelineResult:
         limit_fps: a bound for any pipeline: the smaller of the network's rate and `cores` ÷ CPU seconds per frame.
         efficiency: `fps` ÷ `limit_fps`.
         stages: seconds that each stage was busy and waiting.
+        cpu_s: CPU seconds per frame of the whole run.
+        beside: busy processes that ran beside it on purpose.
+        others_before, others: cores that other programs used before the measurement, those on purpose included, and
+            during the run.
     """
 
     model: str
@@ -59,6 +64,10 @@ class PipelineResult:
     limit_fps: float
     efficiency: float
     stages: dict[str, dict[str, float]]
+    cpu_s: float
+    beside: int
+    others_before: float
+    others: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable values."""
@@ -94,13 +103,16 @@ def measure(
     batch: int,
     frames: int,
     temporal: str | None = None,
+    beside: int = 0,
 ) -> PipelineResult:
     """Measure the network alone, the CPU time of the parts, and the whole pipeline on `clip`.
 
     Args:
         temporal: as `--temporal`; a model that sees several frames gets them, while its parts are measured with each
             frame alone.
+        beside: busy processes that the caller keeps running, see `load.beside`.
     """
+    others_before = cores_in_use()
     config = Config.model_validate(
         {
             "source": str(clip),
@@ -119,7 +131,9 @@ def measure(
     _, other_cpu_s = _with_cpu(lambda: pipeline_of(config, lambda _: _Precomputed(depths), kind=kind).run())
     pipeline = pipeline_of(config, lambda source: engine_inference(config, source, engine), kind=kind)
     backend, precision, threads = engine.backend, engine.precision, engine.threads
-    pipeline.run()
+    others = OtherPrograms()
+    _, cpu_s = _with_cpu(pipeline.run)
+    others_during = others.cores
 
     count = pipeline.metrics.written
     cores = usable_cores()
@@ -144,6 +158,10 @@ def measure(
         limit_fps=limit_fps,
         efficiency=fps / limit_fps,
         stages={name: asdict(stage) for name, stage in stages.items()},
+        cpu_s=cpu_s / count,
+        beside=beside,
+        others_before=others_before,
+        others=others_during,
     )
 
 

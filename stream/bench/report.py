@@ -31,6 +31,7 @@ class Results:
 
     Attributes:
         settings: the options.
+        loaded: the pipelines once more, beside busy processes; in the order of `pipelines`.
         synthetic_weights: models that were measured with synthetic weights, because the real ones are not installed.
         devices: where each model ran.
     """
@@ -38,6 +39,7 @@ class Results:
     settings: dict[str, Any]
     networks: list[NetworkResult] = field(default_factory=list)
     pipelines: list[PipelineResult] = field(default_factory=list)
+    loaded: list[PipelineResult] = field(default_factory=list)
     baselines: list[BaselineResult] = field(default_factory=list)
     steadiness: list[SteadinessResult] = field(default_factory=list)
     qualities: list[QualityResult] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Results:
             "devices": self.devices,
             "network": [result.to_dict() for result in self.networks],
             "pipeline": [result.to_dict() for result in self.pipelines],
+            "loaded": [result.to_dict() for result in self.loaded],
             "baseline": [result.to_dict() for result in self.baselines],
             "steadiness": [result.to_dict() for result in self.steadiness],
             "quality": [result.to_dict() for result in self.qualities],
@@ -98,7 +101,7 @@ NETWORK_HEADER = (
     "model", "backend", "precision", "input", "batch", "ms a batch", "quartiles", "fps", "error (rms/std)"
 )  # fmt: skip
 PIPELINE_HEADER = (
-    "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline"
+    "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline", "others",
 )  # fmt: skip
 
 QUALITY_HEADER = (
@@ -127,7 +130,7 @@ def pipeline_line(result: PipelineResult, results: Results) -> tuple[str, ...]:
     return (
         result.model, result.backend, result.precision, f"{result.fps:.2f}", f"{result.limit_fps:.2f}",
         f"{result.efficiency:.2f}", f"{1 / result.network.median_s:.2f}", parts,
-        "" if speedup is None else f"{speedup:.2f}",
+        "" if speedup is None else f"{speedup:.2f}", f"{result.others:.1f}",
     )  # fmt: skip
 
 
@@ -147,6 +150,20 @@ def latency_line(result: LatencyResult) -> tuple[str, ...]:
     return (
         result.model, result.backend, result.precision, result.display, str(result.shown), f"{result.fps:.2f}",
         *("" if one is None else f"{1000 * one:.0f}" for one in seconds), f"{result.first_picture_s:.2f} s",
+    )  # fmt: skip
+
+
+LOAD_HEADER = (
+    "model", "backend", "precision", "beside", "idle fps", "loaded fps", "ratio", "CPU ms a frame: idle, loaded",
+)  # fmt: skip
+
+
+def load_line(idle: PipelineResult, loaded: PipelineResult) -> tuple[str, ...]:
+    """Cells of `LOAD_HEADER`'s table."""
+    cpu = f"{1000 * idle.cpu_s:.1f}, {1000 * loaded.cpu_s:.1f} (×{loaded.cpu_s / idle.cpu_s:.2f})"
+    return (
+        idle.model, idle.backend, idle.precision, str(loaded.beside), f"{idle.fps:.2f}", f"{loaded.fps:.2f}",
+        f"{loaded.fps / idle.fps:.2f}", cpu,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from stream.bench import LATENCY, QUALITY, baseline, latency, network, pipeline, quality, steadiness
 from stream.bench.clip import write_clip
+from stream.bench.load import QUIET_CORES, beside
 from stream.bench.report import Results
 from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.errors import UsageError
@@ -47,6 +49,7 @@ class BenchOptions:
         size_hw: (height, width) of the clip.
         backends, precisions: empty for those that are available on this machine.
         input_sizes, batches: the pipeline uses the first one.
+        beside: busy processes beside which the pipelines are measured once more; 0 for none.
         parts: some of `bench.PARTS`, `QUALITY` and `LATENCY`.
         truths: photos with their measured depth, for `QUALITY`.
         kind, max_depth_m: of the models with a FILE, see `registry.load`.
@@ -62,6 +65,7 @@ class BenchOptions:
     threads: int | None
     layout: str
     parts: Sequence[str]
+    beside: int = 0
     truths: quality.Truths | None = None
     weights_dir: Path | None = None
     kind: DepthKind | None = None
@@ -185,11 +189,18 @@ def _measure_model(
                 )  # fmt: skip
 
             count = _count(results, spec, backend, precision)
-            measured = pipeline.measure(
-                model, clip, clip.parent, make_engine=engine, layout=options.layout, batch=options.batches[0],
-                frames=count,
+            measure = partial(
+                pipeline.measure, model, clip, clip.parent, make_engine=engine, layout=options.layout,
+                batch=options.batches[0], frames=count,
             )  # fmt: skip
+            measured = measure()
             pipelines.append(measured)
+            most = max(measured.others_before, measured.others)
+            if most > QUIET_CORES:
+                note(f"other programs used {most:.1f} of {measured.cores} cores: this machine is not idle")
+            if options.beside:
+                with beside(options.beside):
+                    results.loaded.append(measure(beside=options.beside))
             speed = f"{measured.fps:.2f} fps of at most {measured.limit_fps:.2f}"
             note(f"{spec.name} {backend} {precision}, pipeline: {speed}")
         results.pipelines += pipelines

@@ -99,6 +99,14 @@ _KEYS = ("model.weights_dir", "model.kind", "model.max_depth", "inference.device
     help_text="Measure the age of what a viewer sees in the window and on the page, read from a virtual screen; needs "
     "Xvfb, and Chromium for the page.",
 )
+@own(
+    "--beside",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    panel=_PANEL,
+    help_text="Measure the pipeline once more while N other processes keep a core busy each.",
+)
 @own("--json", "json_file", type=_FILE, metavar="FILE", help_text="Write everything to this JSON file.")
 @own("--plot", type=_FILE, metavar="FILE", help_text="Draw the speeds of the network alone: .png, .svg or .pdf.")
 @debug
@@ -116,6 +124,7 @@ def bench(
     truth: Path | None,
     clip: Path | None,
     latency: bool,
+    beside: int,
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
@@ -152,6 +161,7 @@ def bench(
         threads=config.inference.threads,
         layout=layout,
         parts=[*wanted, *asked],
+        beside=beside,
         truths=None if quality is None else Truths(photos=quality, depth=truth, clip=clip),
         weights_dir=config.model.weights_dir,
         kind=KINDS[config.model.kind] if config.model.kind else None,
@@ -172,6 +182,10 @@ def bench(
         lines = [tuple(map(printable, report.pipeline_line(result, results))) for result in results.pipelines]
         title = f"The pipeline: {size} H.264 to {layout} video ({results.pipelines[0].encoder})"
         console.print(report.table(report.PIPELINE_HEADER, lines, title))
+    if results.loaded:
+        pairs = zip(results.pipelines, results.loaded, strict=True)
+        lines = [tuple(map(printable, report.load_line(*pair))) for pair in pairs]
+        console.print(report.table(report.LOAD_HEADER, lines, f"The pipeline beside {beside} busy processes"))
     if results.qualities:
         lines = [tuple(map(printable, report.quality_line(result))) for result in results.qualities]
         console.print(report.table(report.QUALITY_HEADER, lines, f"Accuracy on {printable(quality or '')}"))
