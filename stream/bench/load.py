@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -22,13 +22,14 @@ _SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 class OtherPrograms:
     """Counts the cores that everything but this process uses, from its construction on."""
 
-    def __init__(self) -> None:
-        self._started, self._busy_s, self._own_s = time.monotonic(), _busy_s(), _own_s()
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started, self._busy_s, self._own_s = clock(), _busy_s(), _own_s()
 
     @property
     def cores(self) -> float:
         """Their mean until now; processes that this one has started count, too."""
-        elapsed_s = time.monotonic() - self._started
+        elapsed_s = self._clock() - self._started
         others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
         return max(0.0, others_s) / elapsed_s if elapsed_s > 0 else 0.0
 

@@ -154,7 +154,7 @@ def latency_line(result: LatencyResult) -> tuple[str, ...]:
 
 
 LOAD_HEADER = (
-    "model", "backend", "precision", "beside", "idle fps", "loaded fps", "ratio", "CPU ms a frame: idle, loaded",
+    "model", "backend", "precision", "beside", "idle fps", "loaded fps", "ratio", "CPU ms a frame",
 )  # fmt: skip
 
 

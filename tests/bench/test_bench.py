@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
-from stream.bench import baseline, latency, report
+from stream.bench import baseline, latency, load, report
 from stream.bench.clip import write_clip
 from stream.bench.synthetic_weights import with_synthetic_weights
 from stream.bench.timing import timed
@@ -48,6 +49,22 @@ def test_the_clip_is_the_same_every_time(tmp_path: Path) -> None:
     assert [frame.shape for frame in frames] == [(48, 64, 3)] * 7
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1, "it moves"
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_load_is_what_others_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.bench.load._busy_s", partial(next, iter([100.0, 105.0])))
+    monkeypatch.setattr("stream.bench.load._own_s", partial(next, iter([1.0, 4.0])))
+    assert load.OtherPrograms(clock=partial(next, iter([10.0, 12.0]))).cores == 1.0
+
+
+def test_busy_processes_end_with_the_measurement() -> None:
+    def children() -> set[int]:
+        return {child.pid for child in psutil.Process().children()}
+
+    before = children()
+    with load.beside(2):
+        assert len(children() - before) == 2
+    assert children() <= before
 
 
 @pytest.mark.parametrize("name", ["midas_v21_small_256", "dpt_levit_224"])
@@ -90,7 +107,7 @@ def test_explicit_attention_is_attention(mask: str | None) -> None:
 def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "--size", "64x48", "--batch", "1,2", "--backend", "torch,onnx", "--input-size", "64"]
     files = ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]
-    assert invoke([*arguments, "--precision", "fp32,int8", *files]) == 0
+    assert invoke([*arguments, "--precision", "fp32,int8", "--beside", "1", *files]) == 0
     printed = capsys.readouterr().out
     assert "The network alone" in printed
     assert "baseline, starter" in printed
@@ -111,6 +128,11 @@ def test_everything_is_measured_printed_and_saved(tmp_path: Path, capsys: pytest
         assert one["efficiency"] == pytest.approx(one["fps"] / one["limit_fps"])
         cpu_s = one["model_cpu_s"] + one["other_cpu_s"]
         assert one["limit_fps"] == pytest.approx(min(1 / one["network"]["median_s"], one["cores"] / cpu_s))
+    assert "The pipeline beside 1 busy processes" in printed
+    assert [(one["backend"], one["beside"]) for one in kept["loaded"]] == [("torch", 1), ("onnx", 1)]
+    for one in (*kept["pipeline"], *kept["loaded"]):
+        assert one["cpu_s"] > 0
+        assert min(one["others"], one["others_before"]) >= 0
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 
