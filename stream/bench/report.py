@@ -101,7 +101,8 @@ NETWORK_HEADER = (
     "model", "backend", "precision", "input", "batch", "ms a batch", "quartiles", "fps", "error (rms/std)"
 )  # fmt: skip
 PIPELINE_HEADER = (
-    "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline", "others",
+    "model", "backend", "precision", "fps", "limit", "efficiency", "network fps", "CPU ms a frame", "× baseline",
+    "others",
 )  # fmt: skip
 
 QUALITY_HEADER = (
