@@ -157,6 +157,7 @@ class Options(TypedDict, total=False):
     provider: Literal["auto", "cpu", "cuda", "tensorrt", "directml", "coreml"]
     batch: int
     target_fps: float | None
+    skip: int | Literal["auto"] | None
     temporal: Literal["off", "stream", "window"] | None
     steady: bool
     refine: bool

@@ -42,6 +42,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter is a drive
 _BYTES = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) *(?:([KMGT])(i)?)?B?", re.IGNORECASE | re.ASCII)
 _LENGTH = re.compile(r"([0-9]{0,9}\.?[0-9]{1,24}(?:[eE]-?[0-9]{1,2})?)? *(m|cm|mm|um|µm)?", re.ASCII)
 _PER_METRE = {"m": 1, "cm": 100, "mm": 1000, "um": 1_000_000, "µm": 1_000_000}
+MOST_SKIP = 16
+"""The most for `--skip`: two thirds of a second at 25 frames a second."""
 LEAST_MEMORY = 10**9
 """The least `--max-memory`: the program with torch and the starter takes 0.5 GB, and a 640×480 video 0.2 GB."""
 PictureFormat = Literal["png", "jpg", "webp", "none"]
@@ -534,6 +536,13 @@ class InferenceConfig(_Section):
         gt=0,
         le=1000,
     )
+    skip: int | Literal["auto"] | None = option(
+        Panel.SPEED,
+        None,
+        "Let the model see one of N frames of a video, 1 to 16, and carry depth to the others along the motion of the "
+        "picture; auto: as few frames as a live source needs to keep its rate.",
+        metavar="N|auto",
+    )
     temporal: Literal["off", "stream", "window"] | None = option(
         Panel.SPEED,
         None,
@@ -553,6 +562,16 @@ class InferenceConfig(_Section):
     threads: int | None = option(
         Panel.SPEED, None, "CPU threads of the model; default: chosen for the processor.", ge=1
     )
+
+    @field_validator("skip", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if value is None or value == "auto":
+            return value
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST_SKIP:
+            raise ValueError(f"must be 1 to {MOST_SKIP}, or auto")
+        return number
 
     @field_validator("device", mode="before")
     @classmethod

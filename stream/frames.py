@@ -172,7 +172,7 @@ class Depth:
 
     Attributes:
         values: float32 H×W, read-only (`.copy()` may be changed), as the model's official script computes them unless
-            `refined` or `steadied`; finite where `valid`, NaN elsewhere.
+            `refined`, `steadied` or `carried`; finite where `valid`, NaN elsewhere.
         kind: meaning of the values.
         index: `Frame.index` of its frame.
         model: catalog name of the model, "" if unknown.
@@ -182,6 +182,7 @@ class Depth:
             none.
         refined: the values follow the edges of the frame (`--refine`).
         steadied: the values were aligned to the frame before (`--steady`).
+        carried: the values were carried from the frames beside it, which the model has seen (`--skip`).
 
     Raises:
         ValueError: the values are not float32 H×W, or not finite where they should be.
@@ -196,6 +197,7 @@ class Depth:
     confidence: DepthMap | None = None
     refined: bool = False
     steadied: bool = False
+    carried: bool = False
 
     def __post_init__(self) -> None:
         v, valid = self.values, self.valid

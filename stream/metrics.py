@@ -106,6 +106,8 @@ class Metrics:
     """Frames that the source yielded; counted by `count_captured`."""
     inferred: int = 0
     """Frames that the model has processed; counted by `count_inferred`."""
+    carried: int = 0
+    """Results whose depth was carried from other frames (`--skip`)."""
     written: int = 0
     """Frames that every lossless sink accepted."""
     shown: int = 0
@@ -135,6 +137,17 @@ class Metrics:
         """Count a frame that the model has processed."""
         self.inferred += 1
         self.model_rate.tick()
+
+    def count_result(self, *, is_carried: bool = False, inferred: int | None = None) -> None:
+        """Count a result of the inference.
+
+        Args:
+            is_carried: its depth was carried from other frames.
+            inferred: frames that have gone through the model so far, where these are not the results.
+        """
+        self.carried += is_carried
+        for _ in range(1 if inferred is None else inferred - self.inferred):
+            self.count_inferred()
 
     def drop(self, cause: str, count: int = 1) -> None:
         """Count frames dropped on purpose; thread-safe."""

@@ -73,7 +73,9 @@ class Description:
         capture: how the source was read, of which `CAPTURE_KEYS` count; None if unknown, as in files of older versions.
         refined: values follow the edges of the images (`--refine`), in at least one of the maps.
         steadied: values were aligned to those of the frame before (`--steady`), in at least one of the maps; the first
-            one of a scene keeps the model's own. False in files of versions that do not state these two.
+            one of a scene keeps the model's own.
+        carried: values of some maps were carried from others (`--skip`). False in files of versions that do not state
+            these three.
         version: of the program that wrote the file.
     """
 
@@ -90,6 +92,7 @@ class Description:
     capture: CaptureConfig | None = None
     refined: bool = False
     steadied: bool = False
+    carried: bool = False
     version: str = __version__
 
     def __post_init__(self) -> None:
@@ -126,6 +129,7 @@ class Description:
             "capture": _stated(self.capture),
             "refined": self.refined,
             "steadied": self.steadied,
+            "carried": self.carried,
             "mapping": None if self.mapping is None else self.mapping.as_fields(),
             "formula": self.formula,
         }
@@ -177,6 +181,7 @@ class Description:
             capture=_capture(fields),
             refined=_flag(fields, "refined"),
             steadied=_flag(fields, "steadied"),
+            carried=_flag(fields, "carried"),
             version=_text(fields, "version"),
         )
         derived = {"unit": made.kind.unit or None, "formula": made.formula} | made.lerobot_fields

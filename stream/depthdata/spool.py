@@ -24,9 +24,9 @@ from stream.frames import Depth, DepthKind, DepthMap, Frame, Intrinsics
 
 PREFIX = "depthstream-clip-"
 """Start of the file's name where it has one (Windows)."""
-_HEADER = struct.Struct("<qqqqQQ?????4d")
+_HEADER = struct.Struct("<qqqqQQ??????4d")
 """Index, pts and time base of the frame, height, width, whether pixels are masked, whether values are
-refined and steadied, whether confidence follows the values, and whether intrinsics follow here."""
+refined, steadied and carried, whether confidence follows the values, and whether intrinsics follow here."""
 _CAMERA = ("fx", "fy", "cx", "cy")
 _HINT = "free some space, or set TMPDIR to a folder on another disk"
 
@@ -77,6 +77,7 @@ class Maps:
             has_mask,
             depth.refined,
             depth.steadied,
+            depth.carried,
             confidence is not None,
             has_camera,
             *camera,
@@ -113,7 +114,7 @@ class Maps:
     def _next(self, size: int) -> tuple[Fraction, Depth]:
         """The map at this place of a file of so many bytes. Raises `ValueError` and others if there is none."""
         index, pts, numerator, denominator, height, width, *more = _HEADER.unpack(self._file.read(_HEADER.size))
-        has_mask, refined, steadied, has_confidence, has_camera, *camera = more
+        has_mask, refined, steadied, carried, has_confidence, has_camera, *camera = more
         if self._file.tell() + (8 if has_confidence else 4) * height * width > size:
             raise ValueError(f"there are fewer bytes than {height}x{width} values")
         values = self._read(height, width)
@@ -126,6 +127,7 @@ class Maps:
             confidence=self._read(height, width) if has_confidence else None,
             refined=refined,
             steadied=steadied,
+            carried=carried,
             intrinsics=Intrinsics(**dict(zip(_CAMERA, camera, strict=True))) if has_camera else None,
         )
 

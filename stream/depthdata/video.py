@@ -310,6 +310,7 @@ class DepthVideo:
                 valid=valid,
                 refined=description.refined,
                 steadied=description.steadied,
+                carried=description.carried,
                 intrinsics=time.camera,
             )
         except ValueError as error:

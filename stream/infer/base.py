@@ -41,6 +41,11 @@ class Inference(ABC):
         return ()
 
     @property
+    def inferred(self) -> int | None:
+        """Frames that have gone through the model so far; None if that is the number of results."""
+        return None
+
+    @property
     def waiting(self) -> str:
         """What the first result waits for ("first window: 12 of 32 frames"); "" once it is there."""
         return ""
@@ -90,6 +95,11 @@ class Wrapped(Inference):
     def depth_changes(self) -> tuple[DepthChange | None, ...]:
         """See `Inference`."""
         return self._inference.depth_changes
+
+    @property
+    def inferred(self) -> int | None:
+        """See `Inference`."""
+        return self._inference.inferred
 
     @property
     def waiting(self) -> str:

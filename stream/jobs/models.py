@@ -18,6 +18,7 @@ from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
 from stream.infer.base import Inference
 from stream.infer.batcher import LOOKAHEAD_BATCHES, EngineInference
 from stream.jobs.plan import OutputPlan
+from stream.jobs.skip import resizes
 from stream.machine import free_memory_bytes
 from stream.motion.align import MOST_SCALE
 from stream.notes import note
@@ -194,7 +195,7 @@ def load_engine(
         raise UsageError("only applies to ONNX Runtime", where=f"--provider {asked.provider}", hint=hint)
     if backend != "auto" and runtime == "torch":
         choose.check(backend, spec)
-    if backend not in ("auto", "torch") and asked.target_fps is not None:
+    if backend not in ("auto", "torch") and resizes(config):
         hint = "--target-fps changes the inference size; only torch can follow that quickly"
         raise UsageError("cannot be combined with --target-fps", where=f"--backend {backend}", hint=hint)
     if spec.is_temporal and asked.temporal != "off" and backend not in ("auto", "torch"):
@@ -255,7 +256,7 @@ def prepare(config: Config, engine: "Engine", info: SourceInfo) -> None:
     """Get the backend ready. With `--backend auto` a faster one may take the place of torch, now or while the job runs:
     see `infer.backends.auto`."""
     asked, most = config.inference, config.capture.max_frames or math.inf
-    is_free = asked.backend == "auto" and asked.precision != "int8" and asked.target_fps is None
+    is_free = asked.backend == "auto" and asked.precision != "int8" and not resizes(config)
     if is_free and engine.may_change and temporal(config, info, engine.spec) == "off":
         known = math.inf if info.is_live else info.frame_count
         frames = min(most, math.inf if known is None else known)
@@ -332,7 +333,7 @@ def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
     also, adaptive = config.model.also, config.inference.target_fps is not None
     if adaptive and not outputs.info.is_live:
         raise UsageError("only applies to live sources", where="--target-fps", hint="for a file, set --input-size")
-    if adaptive and config.model.input_size is not None:
+    if resizes(config) and config.model.input_size is not None:
         raise UsageError("chooses the inference size itself", where="--target-fps", hint="remove --input-size")
     if also and not outputs.preview and config.output.serve is None and not adaptive:
         hint = "`depthstream compare` puts them side by side"

@@ -33,6 +33,7 @@ from stream.jobs.models import (
 from stream.jobs.plan import plan_outputs, stream_target
 from stream.jobs.ranges import ClipEnds, check_has_end, check_readable_twice, video_mapping, why_two_passes
 from stream.jobs.report import Report, is_report
+from stream.jobs.skip import check_skip, model_fps, resizes, skipping
 from stream.jobs.source import announced_source, open_config_source, open_given
 from stream.notes import note
 
@@ -72,6 +73,7 @@ def opened(
         configs = model_configs(config, plan)
         specs = [spec_named(one, loaded) for one in configs]
         check_temporal(config, specs, info)
+        check_skip(config, specs, info)
         kind = common_kind(config, specs)
         if why := why_two_passes(config, kind, max_depth_m=specs[0].max_depth_m):
             check_has_end(info, why)
@@ -96,14 +98,15 @@ def opened(
             prepare(wanted, engine, info)
         adaptive = switching = None
         remembers = [temporal(config, info, engine.spec) != "off" for engine in engines]
-        if config.inference.target_fps is not None:
-            adaptive = Adaptive(engines, target_fps=config.inference.target_fps, remembers=remembers)
+        if resizes(config) and (fps := model_fps(config)) is not None:
+            adaptive = Adaptive(engines, target_fps=fps, remembers=remembers)
         elif len(engines) > 1:
             switching = Switching(engines, is_live=info.is_live, remembers=remembers)  # a viewer chooses
             if TEMPORAL_WINDOW in (temporal(config, info, engine.spec) for engine in engines):
                 note("several models in a preview take one frame at a time: as with --temporal stream, not in windows")
         model = adaptive or switching or engine_inference(config, source, engines[0])
-        inference = steadied(config, info, model, [engine.spec.output for engine in engines])
+        steady = steadied(config, info, model, [engine.spec.output for engine in engines])
+        inference = skipping(config, info, steady)  # --steady aligns what the model computes
         unless_running.pop_all()
     return Job(source=source, plan=plan, kind=kind, engines=engines, inference=inference, switching=switching)
 

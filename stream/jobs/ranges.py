@@ -14,6 +14,7 @@ from stream.depthdata.mapping import CODES_12, Mapping
 from stream.errors import ConfigError, UsageError
 from stream.frames import DepthKind, SourceInfo, SourceKind
 from stream.jobs.plan import OutputKind, depth_codec, output_kind
+from stream.jobs.skip import is_skipping
 
 if TYPE_CHECKING:
     from stream.capture.memory import Images
@@ -224,4 +225,5 @@ def describe(config: Config, engine: "Engine", size_hw: tuple[int, int]) -> Desc
         capture=config.capture,
         refined=engine.may_refine(size_hw),
         steadied=config.inference.steady,
+        carried=is_skipping(config),
     )

@@ -28,6 +28,8 @@ class Report:
         error: why it failed, None unless `outcome` is FAILED.
         captured: items attempted, undecodable ones included.
         inferred: frames that went through the model.
+        carried: frames whose depth was carried from those (`--skip`). Of a file, the two add up to the frames that were
+            computed; of a live source, a frame that goes through the model may be shown with carried depth, too.
         written: frames that every lossless sink accepted.
         shown, not_shown: frames a preview showed, and those it skipped.
         dropped: frames lost on purpose, by cause (live sources; an interrupted run).
@@ -86,6 +88,7 @@ class Report:
     refined: bool = False
     segments: int = 0
     reused: int = 0
+    carried: int = 0
 
     def __post_init__(self) -> None:
         """Mask what may be secret in every text, whoever wrote it; the names of files stay as they are."""
@@ -282,6 +285,7 @@ def make_report(
         backend=model.backend,
         captured=captured,
         inferred=metrics.inferred,
+        carried=metrics.carried,
         written=written,
         shown=metrics.shown,
         not_shown=metrics.not_shown,

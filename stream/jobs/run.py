@@ -39,6 +39,7 @@ from stream.jobs.remote import is_remote_output, run_and_upload
 from stream.jobs.report import Report
 from stream.jobs.segments.resume import begun, prepared, rows_of, run_in_segments
 from stream.jobs.segments.work import OnReport
+from stream.jobs.skip import check_skip, skipping
 from stream.jobs.source import open_config_source
 from stream.jobs.supervise import OnSkip, Relay, Said, StopSign, supervise
 from stream.jobs.wiring import wired
@@ -159,8 +160,15 @@ def _of_both(last: Report, first: Report, ends: ClipEnds, before: Metrics, after
     stages = {**last.stages, "inference": first.stages["inference"]}
     clip_range = ends.as_fields()
     return replace(
-        last, rates=rates, stages=stages, fps=fps, depth_change=first.depth_change, clip_range=clip_range
-    )  # fmt: skip
+        last,
+        inferred=first.inferred,
+        carried=first.carried,
+        rates=rates,
+        stages=stages,
+        fps=fps,
+        depth_change=first.depth_change,
+        clip_range=clip_range,
+    )
 
 
 def iter_config(
@@ -193,7 +201,9 @@ def iter_config(
         if model is None:
             preload(config)
         source, info = opened_unless_live(config, images, unless_running)
-        check_temporal(config, [spec_named(config, model)], info)
+        spec = spec_named(config, model)
+        check_temporal(config, [spec], info)
+        check_skip(config, [spec], info)
         engine = load_engine(config, exact=True, images=images) if model is None else borrowed(model)
         unless_running.callback(engine.close)
         if source is None:
@@ -202,6 +212,7 @@ def iter_config(
         prepare(config, engine, source.info)
         metrics, queue = Metrics(), max(QUEUE, config.inference.batch)
         inference = steadied(config, source.info, engine_inference(config, source, engine), [engine.spec.output])
+        inference = skipping(config, source.info, inference)
         most = most_staged_bytes(config, source.info, inference)
         stages = Stages(source, inference, metrics, queue=queue, most_bytes=most)
         unless_running.pop_all()

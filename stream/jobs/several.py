@@ -26,6 +26,7 @@ from stream.jobs.opening import closed_on_error
 from stream.jobs.plan import OutputPlan, plan_outputs
 from stream.jobs.ranges import check_has_end, video_mapping, why_two_passes
 from stream.jobs.report import Report, ReportOfSeveral
+from stream.jobs.skip import check_skip, skipping
 from stream.jobs.source import open_config_source
 from stream.jobs.supervise import OnSkip, StopSign, supervise
 from stream.jobs.wiring import wired
@@ -102,6 +103,7 @@ def _check_model(configs: Sequence[Config], plans: Sequence[OutputPlan]) -> Dept
     kind = spec.output
     for plan in plans:
         check_temporal(config, [spec], plan.info)
+        check_skip(config, [spec], plan.info)
         if why := why_two_passes(config, kind, max_depth_m=spec.max_depth_m):
             check_has_end(plan.info, why)
         build_renderer(config, plan, kind)
@@ -232,7 +234,7 @@ class _One:
                 raise SourceError("is a file, not a live stream", where=info.name, hint=hint)
             plan = plan_outputs(config, info)
             run.prepare(config, info)
-            inference = steadied(config, info, self._share, [run.kind])
+            inference = skipping(config, info, steadied(config, info, self._share, [run.kind]))
         except BaseException:
             source.close()
             raise

@@ -26,6 +26,8 @@ photographs reach at most 0.13; photographs compared with themselves, enlarged b
 their width or at half the exposure, keep at least 0.24."""
 _TOLERANCE_PX, _TOLERANCE_SHARE = 1.0, 0.05
 """How far forward and backward flow may lie apart: this much, and this share of their length."""
+_MOSTLY = 0.5
+"""A place between pixels is found if so much of it is."""
 
 
 def flow_size(size_hw: tuple[int, int]) -> tuple[int, int]:
@@ -53,6 +55,21 @@ class Motion:
         """Share of the pixels that were found, 0 to 1."""
         return float(self.is_found.mean())
 
+    def after(self, earlier: "Motion | None") -> "Motion":
+        """Where each pixel was one frame earlier still.
+
+        Args:
+            earlier: of the frame before; None if nothing moved there.
+        """
+        if earlier is None:
+            return self
+        x, y, found = (
+            cv2.remap(each, self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for each in (earlier.x, earlier.y, earlier.is_found.astype(np.float32))
+        )
+        is_found = self.is_found & (np.asarray(found, np.float32) > _MOSTLY)
+        return Motion(x=np.asarray(x, np.float32), y=np.asarray(y, np.float32), is_found=is_found)
+
 
 class OpticalFlow:
     """The motion from one frame to the next by DIS (Kroeger et al. 2016, arXiv:1603.03590), as OpenCV computes it."""
@@ -63,12 +80,20 @@ class OpticalFlow:
 
     def between(self, before: Gray, now: Gray) -> Motion:
         """Where the pixels of `now` were in `before`; both of the same `flow_size`."""
+        return self._motion(self._flow(now, before), self._flow(before, now))
+
+    def both(self, before: Gray, now: Gray) -> tuple[Motion, Motion]:
+        """The same, and where the pixels of `before` are in `now`."""
         to_before, to_now = self._flow(now, before), self._flow(before, now)
-        own_x, own_y = self._own(now.shape)
-        x, y = own_x + to_before[..., 0], own_y + to_before[..., 1]
-        returned = to_before + cv2.remap(to_now, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        apart, length = (cv2.magnitude(flow[..., 0], flow[..., 1]) for flow in (returned, to_before))
-        height, width = now.shape
+        return self._motion(to_before, to_now), self._motion(to_now, to_before)
+
+    def _motion(self, there: _Floats, back: _Floats) -> Motion:
+        """The motion by a flow (float32 H×W×2), checked by the flow of the other direction."""
+        height, width = there.shape[:2]
+        own_x, own_y = self._own((height, width))
+        x, y = own_x + there[..., 0], own_y + there[..., 1]
+        returned = there + cv2.remap(back, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        apart, length = (cv2.magnitude(flow[..., 0], flow[..., 1]) for flow in (returned, there))
         is_inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         return Motion(x=x, y=y, is_found=is_inside & (apart <= _TOLERANCE_PX + _TOLERANCE_SHARE * length))
 

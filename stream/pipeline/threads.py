@@ -187,7 +187,7 @@ class Stages:
     def _infer(self) -> None:
         try:
             for result in self.inference.stream(self.frames, self._refuse):
-                self.metrics.count_inferred()
+                self.metrics.count_result(is_carried=result[1].carried, inferred=self.inference.inferred)
                 if self.results.put(result) is not None:
                     self.metrics.drop("output_busy")
                 if self._stop.is_set():

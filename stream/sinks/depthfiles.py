@@ -191,6 +191,7 @@ class DepthFileSink(PerFrameSink):
             size=depth.size,
             refined=depth.refined,
             steadied=depth.steadied,
+            carried=depth.carried,
         )
         text = PngImagePlugin.PngInfo()
         text.add_text(TAG, about.as_json())
@@ -223,6 +224,7 @@ class DepthFileSink(PerFrameSink):
             mapping=one.mapping if one.mapping == other.mapping else None,
             refined=one.refined or other.refined,
             steadied=one.steadied or other.steadied,
+            carried=one.carried or other.carried,
         )
 
 

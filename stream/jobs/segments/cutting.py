@@ -201,6 +201,8 @@ def warm_up_s(config: Config, info: SourceInfo, plan: OutputPlan, spec: "ModelSp
         lengths_s.append(warm_up_of_range_s())
     if config.inference.steady:
         lengths_s.append(_STEADY_CONSTANTS * LEAK_S)
+    if isinstance(config.inference.skip, int):  # so that the model sees the same frames
+        lengths_s.append(config.inference.skip * step_s)
     how = "off" if spec is None else temporal(config, info, spec)
     if how != "off":
         from stream.infer.joining import STEP

@@ -246,8 +246,13 @@ def _settle_files(config: Config, outputs: OutputPlan, parts: Sequence[_Part]) -
     found = [read_description(part.folder / DESCRIPTION) for part in parts if part.has(DESCRIPTION)]
     if found and outputs.depth_path is not None:
         count = sum(one.frame_count or 0 for one in found)
-        is_refined, is_steadied = any(one.refined for one in found), any(one.steadied for one in found)
-        about = replace(found[0], frame_count=count, refined=is_refined, steadied=is_steadied)
+        about = replace(
+            found[0],
+            frame_count=count,
+            refined=any(one.refined for one in found),
+            steadied=any(one.steadied for one in found),
+            carried=any(one.carried for one in found),
+        )
         path = outputs.depth_path / DESCRIPTION
         with as_sink_error(path):
             write_file(path, (about.as_json(indent=2) + "\n").encode())

@@ -56,6 +56,8 @@ class Section(WrappedSource):
             self._pictures = {name: number for number, name in enumerate(source.info.names)}
         self.warm_up = 0
         """Frames before the first row."""
+        self.warm_up_carried = 0
+        """Of these, frames whose depth was carried from others (`--skip`)."""
         self._refused = {row.number: dict[int, str]() for row in rows}
         self._counts = {row.number: Counter[str]() for row in rows}
         self._counted, self._skipped = Counter[str](), 0
@@ -161,4 +163,6 @@ class Watched(Wrapped):
             self._section.refuse(frame, reason)
             on_skip(frame, reason)
 
-        return self._inference.stream(frames, refuse)
+        for frame, depth in self._inference.stream(frames, refuse):
+            self._section.warm_up_carried += depth.carried and self._section.is_warm_up(frame)
+            yield frame, depth

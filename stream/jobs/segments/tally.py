@@ -68,6 +68,7 @@ def tally(
         error=error,
         captured=written + len(skipped) + sum(dropped.values()),
         inferred=sum(report.inferred for report in reports),
+        carried=sum(report.carried for report in reports),
         written=written,
         dropped=dict(dropped),
         skipped=skipped,
@@ -102,6 +103,7 @@ def of_both(first: Report, second: Report) -> Report:
     return replace(
         second,
         inferred=first.inferred,
+        carried=first.carried,
         notes=first.notes,
         rates={**second.rates, **{name: rate for name, rate in first.rates.items() if name == "model"}},
         stages={**second.stages, **{name: time for name, time in first.stages.items() if name == "inference"}},

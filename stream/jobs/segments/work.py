@@ -171,7 +171,7 @@ class _Work:
         reports = list[Report]()
 
         def amend(report: Report) -> Report:
-            reports.append(_without_warm_up(report, section.warm_up))
+            reports.append(_without_warm_up(report, section))
             return reports[-1]
 
         try:
@@ -283,9 +283,16 @@ def _without_report(config: Config) -> Config:
     return config.model_copy(update={"output": config.output.model_copy(update={"report": None})})
 
 
-def _without_warm_up(report: Report, frames: int) -> Report:
+def _without_warm_up(report: Report, section: Section) -> Report:
     """The report of the rows alone: `captured == written + Σ dropped + Σ skipped` holds without the warm-up."""
+    frames, carried = section.warm_up, section.warm_up_carried
     captured, dropped = report.captured - frames, dict(report.dropped)
     if left := dropped.pop("stopped", frames) - frames:
         dropped["stopped"] = left
-    return replace(report, captured=captured, inferred=max(0, report.inferred - frames), dropped=dropped)
+    return replace(
+        report,
+        captured=captured,
+        inferred=max(0, report.inferred - (frames - carried)),
+        carried=report.carried - carried,
+        dropped=dropped,
+    )
