@@ -41,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model() -> Iterator[stream.Model]:
     with own() as made:
         yield made
@@ -60,7 +60,7 @@ def test_files_and_the_report_say_what_was_carried(clip: str, model: stream.Mode
     for number in (0, 4, 8, 12, 13):
         assert np.array_equal(np.load(f"out_depth/{number:06d}.npy"), full[number])
     assert not np.array_equal(np.load("out_depth/000006.npy"), full[6])
-    assert json.loads(Path("out_depth/depth.json").read_text())["carried"] is True
+    assert json.loads(Path("out.depth.json").read_text())["carried"] is True
     with stream.open_depth_video("out.depth.mkv") as video:
         assert [depth.carried for depth in video] == [True] * COUNT  # of some of them
     assert stream.run(clip, model=model, output="one.mp4", skip=1).carried == 0
@@ -75,7 +75,7 @@ def test_a_video_keeps_its_times_and_the_frames_know_that_they_were_carried(clip
 
 
 def test_with_two_passes_the_counts_are_those_of_the_model(clip: str, model: stream.Model) -> None:
-    report = stream.run(clip, model=model, output="out.mp4", save="npy", skip=4, range="clip", steady=True)
+    report = stream.run(clip, model=model, output="out.mp4", save="png16", skip=4, range="clip", steady=True)
     assert (report.written, report.inferred, report.carried) == (COUNT, 5, COUNT - 5)
     (change,) = report.depth_change
     assert change is not None
