@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from stream.channel import Channel, Closed, HeldBack
+from stream.config import defaults
 from stream.frames import Depth, Frame, Result
 from stream.infer.base import Inference, Wrapped
 from stream.infer.pace import MOST, Pace
@@ -85,7 +86,13 @@ class Skipping(Wrapped):
     """
 
     def __init__(
-        self, inference: Inference, *, every: int | None, is_live: bool, batch: int = 1, target_fps: float | None = None
+        self,
+        inference: Inference,
+        *,
+        every: int | None,
+        is_live: bool,
+        batch: int = defaults().inference.batch,
+        target_fps: float | None = None,
     ) -> None:
         super().__init__(inference)
         self._pace = Pace(target_fps=target_fps) if every is None else None

@@ -18,7 +18,6 @@ from stream.frames import DepthKind, Frame, SourceInfo, SourceKind
 from stream.infer.base import Inference
 from stream.infer.batcher import LOOKAHEAD_BATCHES, EngineInference
 from stream.jobs.plan import OutputPlan
-from stream.jobs.skip import resizes
 from stream.machine import free_memory_bytes
 from stream.motion.align import MOST_SCALE
 from stream.notes import note
@@ -351,6 +350,11 @@ def model_configs(config: Config, outputs: OutputPlan) -> list[Config]:
         model = config.model.model_copy(update={"name": name, **only_here})
         configs.append(config.model_copy(update={"model": model}))
     return configs
+
+
+def resizes(config: Config) -> bool:
+    """Whether the inference size changes to keep up with `--target-fps`: `--skip auto` skips more frames instead."""
+    return config.inference.target_fps is not None and config.inference.skip != "auto"
 
 
 def check_one_model(config: Config) -> None:

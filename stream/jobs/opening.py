@@ -26,6 +26,7 @@ from stream.jobs.models import (
     model_configs,
     preload,
     prepare,
+    resizes,
     spec_meant,
     steadied,
     temporal,
@@ -33,7 +34,7 @@ from stream.jobs.models import (
 from stream.jobs.plan import plan_outputs, stream_target
 from stream.jobs.ranges import ClipEnds, check_has_end, check_readable_twice, video_mapping, why_two_passes
 from stream.jobs.report import Report, is_report
-from stream.jobs.skip import check_skip, model_fps, resizes, skipping
+from stream.jobs.skip import check_skip, model_fps, skipping
 from stream.jobs.source import announced_source, open_config_source, open_given
 from stream.notes import note
 

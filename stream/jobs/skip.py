@@ -10,6 +10,7 @@ from stream.config import Config
 from stream.errors import UsageError
 from stream.frames import SourceInfo, SourceKind
 from stream.infer.base import Inference
+from stream.jobs.models import temporal
 
 if TYPE_CHECKING:
     from stream.models.spec import ModelSpec
@@ -26,8 +27,6 @@ def check_skip(config: Config, specs: Sequence["ModelSpec"], info: SourceInfo) -
     Raises:
         UsageError: still images, a model that sees several frames at once, or a rate to keep where there is none.
     """
-    from stream.jobs.models import temporal
-
     if not is_skipping(config):
         return
     skip, where = config.inference.skip, f"--skip {config.inference.skip}"
@@ -46,11 +45,6 @@ def check_skip(config: Config, specs: Sequence["ModelSpec"], info: SourceInfo) -
     if config.inference.target_fps is not None and len(specs) > 1:
         hint = "name one model, or give a number, such as --skip 4"
         raise UsageError("with --target-fps, chooses for one model", where=where, hint=hint)
-
-
-def resizes(config: Config) -> bool:
-    """Whether the inference size changes to keep up with `--target-fps`: `--skip auto` skips more frames instead."""
-    return config.inference.target_fps is not None and config.inference.skip != "auto"
 
 
 def model_fps(config: Config) -> float | None:

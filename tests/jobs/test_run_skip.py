@@ -16,10 +16,10 @@ from stream.cli.main import invoke
 from stream.config import Config
 from stream.errors import StreamError
 from stream.infer.engine import Engine
-from stream.jobs.models import make_engine
+from stream.jobs.models import make_engine, resizes
 from stream.jobs.options import from_options
 from stream.jobs.several import run_several
-from stream.jobs.skip import model_fps, resizes
+from stream.jobs.skip import model_fps
 from stream.media import av
 from stream.metrics import Outcome
 from tests.support.media_files import write_video
