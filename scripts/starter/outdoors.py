@@ -201,6 +201,57 @@ def street(stock: Stock) -> Scene:
     return scene
 
 
+def road(stock: Stock) -> Scene:
+    """A wide road as a car's camera sees it: far along it, traffic up to 150 m away, houses and trees well aside."""
+    scene, lanes = _scene(), stock.count(2, 7)
+    width = lanes * stock.uniform(3, 3.7)
+    _ground(stock, scene, stock.uniform(0, 1) ** 2 * 40, 60)
+    grey = (stock.uniform(0.08, 0.4),) * 3
+    scene.slab((0, -0.02, 0), (width, 0.06, 800), Paint(stock.pick(stock.grounds), grey, 0.1, repeat=(0.2,) * 3))
+    white = stock.plain(0.7, 1, 0.1)
+    for lane in range(lanes + 1):
+        x = (lane / lanes - 0.5) * width * 0.97
+        if lane in (0, lanes):
+            scene.slab((x, 0.012, 0), (0.14, 0.01, 800), white)
+            continue
+        for z in np.arange(-80, 200, 9.0):
+            scene.slab((x, 0.012, z), (0.14, 0.01, 3), white)
+    for side in (-1, 1):
+        edge = side * (width / 2 + stock.uniform(0.5, 4))
+        if stock.chance(0.5):
+            path = stock.pattern(0.3, 1.2)
+            scene.slab((edge + side * 1.5, 0.05, 0), (3, 0.14, 800), path)
+        if stock.chance(0.5):
+            z, line, tall = -40.0, width / 2 + stock.uniform(4, 22), stock.uniform(4, 30)
+            while z < 220:
+                z += _house(stock, scene, side, line, z, tall) + stock.uniform(0, 20)
+        for _ in range(stock.count(0, 25)):
+            tree(stock, scene, side * (width / 2 + stock.uniform(3, 40)), stock.uniform(-10, 200))
+        if stock.chance(0.3):
+            fence(stock, scene, np.array([edge, 0, -5]), np.pi / 2, stock.uniform(20, 60))
+        step = stock.uniform(20, 40)
+        for z in np.arange(-20, 200, step) if stock.chance(0.6) else ():
+            lamp, tall = stock.plain(0.1, 0.6, 0.1), stock.uniform(6, 10)
+            scene.rod((edge, 0, z), (edge, tall, z), 0.16, lamp)
+            scene.rod((edge, tall, z), (edge - side * 2, tall + 0.3, z), 0.1, lamp)
+        for _ in range(stock.count(0, 5)):
+            _sign(stock, scene, edge, stock.uniform(4, 80))
+    for _ in range(stock.count(0, 22)):
+        x = (stock.count(0, lanes) + 0.5 - lanes / 2) / lanes * width
+        model = stock.pick(stock.vehicles)
+        turn = stock.pick([0.0, np.pi]) + (np.pi / 2 if model.size[0] > model.size[2] else 0)
+        stock.model(scene, model, (x, 0.02, 6 + 150 * stock.uniform(0, 1) ** 1.6), turn + stock.uniform(-0.05, 0.05))
+    for _ in range(stock.count(0, 6)):
+        x = stock.pick([-1, 1]) * (width / 2 + stock.uniform(0.5, 4))
+        _stand(stock, scene, stock.people, x, stock.uniform(3, 60))
+    for _ in range(3):
+        x = (stock.count(0, lanes) + 0.5 - lanes / 2) / lanes * width
+        y, heading = stock.uniform(1.1, 2.4), stock.rng.normal(0, 0.35)
+        aim = (x + 10 * np.sin(heading), y + stock.uniform(-1.2, 0.6), 10 * np.cos(heading))
+        scene.camera((x, y, 0.0), aim)
+    return scene
+
+
 def _house(stock: Stock, scene: Scene, side: int, line: float, z: float, tall: float) -> float:
     wide, high, long = stock.uniform(6, 18), tall * stock.uniform(0.6, 1.3), stock.uniform(6, 20)
     if stock.chance(0.82):

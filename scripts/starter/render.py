@@ -27,7 +27,8 @@ SHARD = 100
 GROUP = 10
 HELD_OUT_SEED = 900_000
 SHARES: dict[str, float] = {
-    "rooms.room": 0.2,
+    "rooms.room": 0.18,
+    "rooms.floor": 0.07,
     "rooms.kitchen": 0.06,
     "rooms.corridor": 0.06,
     "rooms.stairs": 0.05,
@@ -36,7 +37,8 @@ SHARES: dict[str, float] = {
     "tables.tabletop": 0.05,
     "tables.shelves": 0.05,
     "tables.floating": 0.05,
-    "outdoors.street": 0.14,
+    "outdoors.street": 0.08,
+    "outdoors.road": 0.1,
     "outdoors.country": 0.08,
     "outdoors.thin": 0.05,
 }
@@ -44,6 +46,27 @@ SHARES: dict[str, float] = {
 
 
 def draw_light(stock: Stock, scene: Scene, forward: F64) -> "Light":
+    """Light from formulas; if there are panoramas, often theirs, and what they show as the far background."""
+    light = _formula_light(stock, scene, forward)
+    if not stock.assets.panoramas:
+        return light
+    light.turn = stock.uniform(0, 1)
+    if scene.outdoors:
+        if stock.chance(0.45):
+            light.panorama = light.background = stock.pick(stock.open_air)
+            light.level = stock.uniform(0.5, 1.5)
+            light.sun_colour = light.sun_colour * stock.uniform(0, 1)
+        return light
+    light.level = float(np.mean(light.ambient_up)) * stock.uniform(0.8, 1.6)
+    if stock.chance(0.65):
+        light.panorama = stock.pick(stock.indoor_light)
+    if stock.chance(0.6):
+        light.background = stock.pick(stock.open_air)
+        light.level = max(light.level, 0.3)
+    return light
+
+
+def _formula_light(stock: Stock, scene: Scene, forward: F64) -> "Light":
     """Day, dusk, overcast or night outdoors, sometimes with fog or the sun in view; lamps and window light indoors."""
     from renderer import LAMPS, Light
 
@@ -120,7 +143,8 @@ def develop(stock: Stock, rgb: F32, depth: F32) -> U8:
         amount = np.clip(np.abs(inverse - focus) / (focus + 0.02) * stock.uniform(0.7, 2), 0, 1)
         rgb = rgb + (soft - rgb) * cv2.GaussianBlur(amount, (0, 0), 1.5)[..., None]
     if stock.chance(0.4):
-        y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
+        height, width = depth.shape
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         rgb = rgb * (1 - stock.uniform(0, 0.35) * (x**2 + y**2))[..., None]
     # A meter's middle grey is 18 %; a tenth of the pictures are badly exposed.
     target = stock.uniform(0.1, 0.34) if stock.chance(0.9) else stock.uniform(0.03, 0.9)
@@ -139,8 +163,8 @@ def develop(stock: Stock, rgb: F32, depth: F32) -> U8:
 def occlusion(inverse: F32) -> F32:
     """Share of the light hidden by the surroundings, 0 to 0.7: slightly nearer neighbours count, outlines do not."""
     total = np.zeros_like(inverse)
-    for radius in (4, 14):
-        for angle in np.arange(8) * np.pi / 4 + radius:
+    for radius in (4 * inverse.shape[1] / WIDTH, 14 * inverse.shape[1] / WIDTH):
+        for angle in np.arange(8) * np.pi / 4 + round(radius):
             shift = np.float32([[1, 0, radius * np.cos(angle)], [0, 1, radius * np.sin(angle)]])
             other = cv2.warpAffine(inverse, shift, inverse.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
             nearer = other / inverse - 1
@@ -160,15 +184,15 @@ def worth_keeping(rgb: U8, depth: F32) -> bool:
     return bool(bends.mean() > 0.02)
 
 
-def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path) -> None:
-    """Fill one shard; the file written last marks it as complete."""
+def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path, count: int = SHARD) -> None:
+    """Fill one shard of `count` pictures; the file written last marks it as complete."""
     renderer.forget(stock.restart(seed))
-    rgb = np.zeros((SHARD, HEIGHT, WIDTH, 3), np.uint8)
-    inverse = np.zeros((SHARD, HEIGHT, WIDTH), np.float16)
+    rgb = np.zeros((count, renderer.height, renderer.width, 3), np.uint8)
+    inverse = np.zeros((count, renderer.height, renderer.width), np.float16)
     kinds = list(SHARES)
     shares = np.array([SHARES[kind] for kind in kinds])
     done = 0
-    while done < SHARD:
+    while done < count:
         scene = builder(str(stock.rng.choice(kinds, p=shares / shares.sum())))(stock)
         for eye, target in scene.cameras:
             forward = (target - eye) / np.linalg.norm(target - eye)
@@ -184,7 +208,7 @@ def render_shard(seed: int, stock: Stock, renderer: "Renderer", path: Path) -> N
             done += 1
             if stock.chance(0.2):
                 stock.keep_render(picture)
-            if done == SHARD:
+            if done == count:
                 break
         renderer.forget(stock.forget_fresh())
     np.save(path.with_suffix(".rgb.npy"), rgb)

@@ -1,7 +1,8 @@
 """Renders scenes to images and depth with OpenGL 3.3 in moderngl's EGL context; Mesa's software rasteriser suffices.
 
-Light: a sun with shadows, an ambient hemisphere, up to three lamps, fog, and a sky. Depth is the distance along the
-viewing axis in metres; the sky's is `SKY_DEPTH`.
+Light: a sun with shadows, an ambient hemisphere or a panorama's irradiance and reflection (Ramamoorthi & Hanrahan 2001,
+"An efficient representation for irradiance environment maps"), up to three lamps, fog, and a sky or panorama. Depth is
+the distance along the viewing axis in metres; the sky's is `SKY_DEPTH`.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ void main() {
 }"""
 _FRAGMENT = """#version 330
 in vec3 at, normal, local; in vec2 uv; in vec4 sunward;
-uniform sampler2D picture, shadows;
+uniform sampler2D picture, shadows, around;
+uniform vec3 irradiance[9]; uniform float image_light, turn;
 uniform vec3 colour, eye, forward, sun, sun_colour, ambient_up, ambient_down, fog_colour;
 uniform vec3 lamp_at[3], lamp_colour[3];
 uniform float specular, shininess, emission, fog, bump; uniform int three_sided;
@@ -40,6 +42,13 @@ float lit(float slope) {
   for (int i = -1; i < 2; i++) for (int j = -1; j < 2; j++)
     sum += texture(shadows, q.xy + vec2(i, j) / 800.).r + bias < q.z ? 0. : 1.;
   return sum / 9;
+}
+vec3 ambient(vec3 n) {
+  if (image_light == 0) return mix(ambient_down, ambient_up, n.y * .5 + .5);
+  float a = turn * 6.2831853, c = cos(a), s = sin(a); n = vec3(c * n.x - s * n.z, n.y, s * n.x + c * n.z);
+  return image_light * max(irradiance[0] + irradiance[1] * n.y + irradiance[2] * n.z + irradiance[3] * n.x
+    + irradiance[4] * n.x * n.y + irradiance[5] * n.y * n.z + irradiance[6] * (3 * n.z * n.z - 1)
+    + irradiance[7] * n.x * n.z + irradiance[8] * (n.x * n.x - n.y * n.y), vec3(0));
 }
 void main() {
   vec3 n = normalize(normal), v = normalize(eye - at);
@@ -55,8 +64,12 @@ void main() {
     n = normalize(abs(det) * n - slope + 1e-9 * n); }
   vec3 albedo = pow(t.rgb, vec3(2.2)) * colour;
   float facing = max(dot(n, sun), 0), direct = facing > 0 ? facing * lit(facing) : 0;
-  vec3 light = mix(ambient_down, ambient_up, n.y * .5 + .5) + sun_colour * direct;
+  vec3 light = ambient(n) + sun_colour * direct;
   vec3 shine = sun_colour * pow(max(dot(n, normalize(v + sun)), 0), shininess) * direct * specular;
+  if (image_light > 0) { vec3 d = reflect(-v, n);
+    vec2 q = vec2(atan(d.z, d.x) / 6.2831853 + turn, asin(clamp(d.y, -1., 1.)) / 3.1415927 + .5);
+    float fresnel = specular * (.15 + .85 * pow(1 - max(dot(n, v), 0), 5));
+    shine += image_light * fresnel * min(textureLod(around, q, clamp(6 - shininess / 12, 1, 6)).rgb, vec3(8)); }
   for (int i = 0; i < 3; i++) {
     vec3 r = lamp_at[i] - at; float q = max(dot(r, r), 1e-4); r *= inversesqrt(q);
     float k = max(dot(n, r), 0) / (q + .6);
@@ -73,7 +86,7 @@ _SKY_VERTEX = """#version 330
 in vec2 q; out vec2 s; void main() { s = q; gl_Position = vec4(q, .99999, 1); }"""
 _SKY_FRAGMENT = """#version 330
 in vec2 s; uniform mat4 unproject; uniform vec3 eye, zenith, horizon, ground, sun, sun_colour;
-uniform sampler2D clouds; uniform float cover, glow, sky_depth;
+uniform sampler2D clouds, around; uniform float background, turn; uniform float cover, glow, sky_depth;
 layout(location = 0) out vec4 rgb; layout(location = 1) out float depth;
 void main() {
   vec4 w = unproject * vec4(s, 1, 1); vec3 d = normalize(w.xyz / w.w - eye);
@@ -84,6 +97,8 @@ void main() {
   k = mix(k, vec3(white) * (1.15 - .5 * c * cover), c);
   float near_sun = max(dot(d, sun), 0);
   k += sun_colour * (pow(near_sun, 900) * 12 + pow(near_sun, 60) * glow + pow(near_sun, 6) * glow * .25) * (1 - .8 * c);
+  if (background > 0) { vec2 q = vec2(atan(d.z, d.x) / 6.2831853 + turn, asin(clamp(d.y, -1., 1.)) / 3.1415927 + .5);
+    k = background * textureLod(around, q, 0).rgb; }
   rgb = vec4(k, 1); depth = sky_depth;
 }"""
 
@@ -104,6 +119,14 @@ class Light:
     fog: float = 0.0
     cover: float = 0.0
     glow: float = 0.0
+    panorama: str | None = None
+    """What lights the scene and is reflected, instead of the ambient hemisphere."""
+    background: str | None = None
+    """A panorama instead of the sky."""
+    level: float = 1.0
+    """Brightness of both."""
+    turn: float = 0.0
+    """Of both, in full turns."""
 
 
 class Renderer:
@@ -127,6 +150,7 @@ class Renderer:
         self._square = gl.vertex_array(self._sky, [(square, "2f", "q")])
         self._meshes: dict[str, tuple[moderngl.VertexArray, moderngl.VertexArray, moderngl.Buffer, F64, float]] = {}
         self._textures: dict[str, moderngl.Texture] = {}
+        self.device_name = str(gl.info["GL_RENDERER"])
 
     def render(self, scene: Scene, eye: F64, target: F64, light: Light, fovy: float, up: Vector) -> tuple[F32, F32]:
         """→ linear RGB float32 H×W×3, and depth in metres, float32 H×W."""
@@ -157,6 +181,7 @@ class Renderer:
         for name, vector in vectors.items():
             self._program[name].write(np.asarray(vector, "f4").tobytes())
         self._program["fog"].value = light.fog
+        self._light_by(light)
         self._program["picture"].value, self._program["shadows"].value = 0, 1
         self._shadows.use(1)
         for item in seen:
@@ -198,6 +223,24 @@ class Renderer:
             self._textures[name] = texture
         return self._textures[name]
 
+    def _panorama(self, name: str) -> moderngl.Texture:
+        key = f"panorama/{name}"
+        if key not in self._textures:
+            picture = self._stock.assets.panoramas[name]
+            size = (picture.shape[1], picture.shape[0])
+            texture = self._gl.texture(size, 3, np.ascontiguousarray(picture, "f2").tobytes(), dtype="f2")
+            texture.build_mipmaps()
+            texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+            self._textures[key] = texture
+        return self._textures[key]
+
+    def _light_by(self, light: Light) -> None:
+        self._program["image_light"].value = light.level if light.panorama else 0.0
+        self._program["turn"].value, self._program["around"].value = light.turn, 2
+        if light.panorama:
+            self._panorama(light.panorama).use(2)
+            self._program["irradiance"].write(self._stock.irradiance(light.panorama).astype("f4").tobytes())
+
     def _bounds(self, item: Item) -> tuple[F64, float]:
         *_, centre, radius = self._mesh(item.mesh)
         turned = item.matrix[:3, :3]
@@ -235,6 +278,11 @@ class Renderer:
         self._sky["eye"].write(np.asarray(eye, "f4").tobytes())
         self._sky["cover"].value, self._sky["glow"].value = light.cover, light.glow
         self._sky["sky_depth"].value = SKY_DEPTH
+        self._sky["background"].value = light.level if light.background else 0.0
+        self._sky["turn"].value = light.turn
+        self._sky["clouds"].value, self._sky["around"].value = 0, 2
+        if light.background:
+            self._panorama(light.background).use(2)
         self._texture(self._stock.pick(self._stock.clouds)).use(0)
         self._square.render(moderngl.TRIANGLE_STRIP)
 

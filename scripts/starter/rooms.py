@@ -220,6 +220,50 @@ class Room:
             paint = stock.pattern(2, 5, 0.5) if stock.chance(0.5) else stock.plain()
             self.scene.add(stock.pick(stock.solids), place(at, size, stock.angle()), paint)
 
+    def thin_legged(self, count: int) -> None:
+        """Stools, side tables and floor lamps of rods: what is mostly air between thin parts."""
+        stock, scene = self.stock, self.scene
+        for _ in range(count):
+            x, z = stock.uniform(-0.42, 0.42) * self.width, stock.uniform(-0.42, 0.42) * self.depth
+            wood, thick = stock.surface(), stock.uniform(0.012, 0.04)
+            if stock.chance(0.25):
+                height, wide = stock.uniform(1.2, 1.9), stock.uniform(0.2, 0.4)
+                scene.add("cylinder", place((x, 0.01, z), (0.28, 0.02, 0.28)), wood)
+                scene.rod((x, 0, z), (x, height, z), thick * 0.8, wood)
+                shade = Paint(colour=stock.colour(0.4, 1), emission=stock.uniform(0, 0.8))
+                scene.add(stock.pick(["cone", "cylinder"]), place((x, height, z), (wide, wide * 0.8, wide)), shade)
+                continue
+            height, wide, splay = stock.uniform(0.4, 1.0), stock.uniform(0.28, 0.6), stock.uniform(0, 0.08)
+            turn = place((x, 0, z), turn=stock.angle())
+            corners = [(sx * wide / 2, sz * wide / 2) for sx, sz in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            feet = [(turn @ [cx * (1 + splay * 3), 0, cz * (1 + splay * 3), 1])[:3] for cx, cz in corners]
+            tops = [(turn @ [cx * 0.85, height, cz * 0.85, 1])[:3] for cx, cz in corners]
+            for foot, top in zip(feet, tops, strict=True):
+                scene.rod(foot, top, thick, wood)
+            rung = stock.uniform(0.2, 0.6)
+            for number in range(4) if stock.chance(0.6) else ():
+                ends = [feet[k % 4] + (tops[k % 4] - feet[k % 4]) * rung for k in (number, number + 1)]
+                scene.rod(ends[0], ends[1], thick * 0.7, wood)
+            seat = stock.surface() if stock.chance(0.4) else wood
+            scene.add("box", turn @ place((0, height, 0), (wide, stock.uniform(0.015, 0.06), wide)), seat)
+            if stock.chance(0.4):  # a chair's back of two posts and some slats
+                back = [(turn @ [side * wide * 0.42, height * 2, -wide * 0.5, 1])[:3] for side in (-1, 1)]
+                for top, end in zip(tops[:2], back, strict=True):
+                    scene.rod(top, end, thick, wood)
+                for level in np.linspace(0.35, 0.95, stock.count(1, 5)):
+                    left, right = (top + (end - top) * level for top, end in zip(tops[:2], back, strict=True))
+                    scene.rod(left, right, thick, wood)
+            elif stock.chance(0.4):
+                clutter(stock, scene, turn @ place((0, height + 0.03, 0)), wide, wide, stock.count(1, 4))
+
+    def scatter(self, count: int) -> None:
+        """Scanned or small things on the floor."""
+        stock = self.stock
+        for _ in range(count):
+            at = (stock.uniform(-0.45, 0.45) * self.width, 0.0, stock.uniform(-0.45, 0.45) * self.depth)
+            many = stock.scanned if stock.scanned and stock.chance(0.6) else stock.small
+            stock.model(self.scene, stock.pick(many), at, stock.angle(), stock.uniform(0.8, 1.8))
+
     def look(self, count: int) -> None:
         """Cameras: mostly from near a wall across the room, at the height of a hand, a shelf or an eye."""
         stock = self.stock
@@ -241,7 +285,9 @@ def clutter(stock: Stock, scene: Scene, top: F64, width: float, depth: float, co
     for _ in range(count):
         at = (top @ [stock.uniform(-0.42, 0.42) * width, 0, stock.uniform(-0.42, 0.42) * depth, 1])[:3]
         kind = stock.rng.random()
-        if kind < 0.6:
+        if kind < 0.35 and stock.scanned:
+            stock.model(scene, stock.pick(stock.scanned), at, stock.angle(), stock.uniform(0.8, 1.5))
+        elif kind < 0.6:
             stock.model(scene, stock.pick(stock.small), at, stock.angle())
         elif kind < 0.75:
             books(stock, scene, at, stock.count(1, 7))
@@ -277,10 +323,31 @@ def room(stock: Stock) -> Scene:
     made.furnish(stock.big, stock.count(6, 36))
     made.decorate(stock.count(0, 8))
     made.litter(stock.count(0, 10))
+    made.thin_legged(stock.count(0, 5))
+    made.scatter(stock.count(0, 5))
     for _ in range(stock.count(0, 3)):
         x, z = stock.uniform(-0.4, 0.4) * made.width, stock.uniform(-0.4, 0.4) * made.depth
         stock.model(made.scene, stock.pick(stock.people), (x, 0, z), stock.angle())
     made.look(4)
+    return made.scene
+
+
+def floor(stock: Stock) -> Scene:
+    """A rather bare room as a robot or a pet sees it, from 8 to 50 cm above the floor."""
+    made = _room(stock, stock.uniform(2.4, 9), stock.uniform(2.4, 9), stock.uniform(2.3, 3.6))
+    made.shell()
+    made.furnish(stock.big, stock.count(0, 12), at_walls=0.8)
+    made.decorate(stock.count(0, 4))
+    made.thin_legged(stock.count(0, 6))
+    made.scatter(stock.count(0, 9))
+    for _ in range(stock.count(0, 3)):
+        at = (stock.uniform(-0.4, 0.4) * made.width, 0, stock.uniform(-0.4, 0.4) * made.depth)
+        stock.model(made.scene, stock.pick(stock.people), at, stock.angle())
+    for _ in range(4):
+        heading, y = stock.angle(), stock.uniform(0.08, 0.5)
+        x, z = stock.uniform(-0.35, 0.35) * made.width, stock.uniform(-0.35, 0.35) * made.depth
+        ahead = (x + 2 * np.sin(heading), y + stock.uniform(-0.6, 0.5), z + 2 * np.cos(heading))
+        made.scene.camera((x - np.sin(heading), y, z - np.cos(heading)), ahead)
     return made.scene
 
 
@@ -311,6 +378,7 @@ def kitchen(stock: Stock) -> Scene:
                 scene.slab((ux, stock.uniform(1.65, 1.8), uz), (unit - 0.01, 0.7, 0.34), front, turn=turn)
             along += unit
     made.furnish(stock.kitchen, stock.count(2, 9))
+    made.thin_legged(stock.count(0, 4))
     made.decorate(stock.count(0, 3))
     made.look(4)
     return scene

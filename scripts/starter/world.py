@@ -11,13 +11,36 @@ from typing import TypeVar
 import numpy as np
 import shapes
 import textures
-from assets import F32, U8, Assets, Model
+from assets import F32, SCANNED, U8, Assets, Model
 from numpy.random import Generator
 from textures import F64
 
 T = TypeVar("T")
 Vector = Sequence[float] | F64
 WHITE = "white"
+OUTDOOR_PANORAMAS = (
+    "adams_place",
+    "aristea",
+    "chinese_garden",
+    "city",
+    "dawn",
+    "forest",
+    "hilly",
+    "kloppenheim",
+    "modern_buildings",
+    "narrow_moonlit",
+    "night",
+    "noon_grass",
+    "park",
+    "phalzer",
+    "rainforest",
+    "sky",
+    "st_peters",
+    "sunrise",
+    "sunset",
+    "venice",
+)
+"""How the names of panoramas begin that show the open air."""
 PEOPLE_HEIGHT = 1.35
 """Characters of the furniture libraries at least this high stand."""
 
@@ -182,6 +205,29 @@ class Stock:
             paint = Paint(material.texture or WHITE, (r, g, b), min(material.specular, 0.6), self.uniform(8, 60))
             scene.add(key, matrix, covered if covered and not material.texture else paint)
 
+    def irradiance(self, panorama: str) -> F64:
+        """9×3 factors of the shader's polynomial in the normal: the panorama's light on a surface, over π.
+
+        Spherical harmonics of order 2, each band weighted as a cosine lobe weights it.
+        """
+        if panorama not in self._irradiance:
+            picture = self.assets.panoramas[panorama].astype(float)
+            height, width = picture.shape[:2]
+            latitude = ((np.arange(height) + 0.5) / height - 0.5)[:, None] * np.pi
+            longitude = ((np.arange(width) + 0.5) / width)[None] * 2 * np.pi
+            x, y, z = np.cos(latitude) * np.cos(longitude), np.sin(latitude), np.cos(latitude) * np.sin(longitude)
+            y = np.broadcast_to(y, x.shape)
+            solid = np.broadcast_to(np.cos(latitude) * (np.pi / height) * (2 * np.pi / width), x.shape)
+            flat = (0.282095, 0.488603, 0.488603, 0.488603, 1.092548, 1.092548, 0.315392, 1.092548, 0.546274)
+            lobe = (1, *(2 / 3,) * 3, *(1 / 4,) * 5)
+            shape = (np.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y)
+            rows = [
+                (picture * (k * k * a * s * solid)[..., None]).sum((0, 1))
+                for k, a, s in zip(flat, lobe, shape, strict=True)
+            ]
+            self._irradiance[panorama] = np.array(rows)
+        return self._irradiance[panorama]
+
     def fresh_mesh(self, kind: str, vertices: F32) -> str:
         """Name a mesh made for one scene; `forget_fresh` drops it again."""
         key = f"fresh/{kind}/{len(self.meshes)}"
@@ -261,6 +307,10 @@ class Stock:
         self.renders: list[str] = []
 
     def _sort_furniture(self) -> None:
+        self._irradiance: dict[str, F64] = {}
+        self.open_air = [name for name in self.assets.panoramas if name.startswith(OUTDOOR_PANORAMAS)]
+        self.indoor_light = [name for name in self.assets.panoramas if name not in self.open_air]
+        self.scanned = self.assets.of(SCANNED)
         of = self.assets.of
         indoor = of("Living room", "Kitchen", "Bedroom", "Bathroom", "Office", "Lights", "Miscellaneous")
         indoor = [m for m in indoor if not m.in_wall]
