@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 from stream.models.starter import Starter  # noqa: E402
 
 HELD_OUT = 100
-SEED = 7_000_000
+SEED = 7_500_000
 LEFT_OUT = frozenset(
     (
         "apc_scene0000",
@@ -66,11 +66,11 @@ MEAN, STD = 127 / 255, 128 / 255
 SIZES = [*[(192, 256)] * 6, *[(256, 192)] * 2, (192, 320), (224, 224), (288, 384)]
 REAL_SHARE = 1 / 12
 RATE, ENCODER_RATE = 1.6e-3, 0.2
-STEADY_FROM = 0.6
+STEADY_FROM = 0.5
 """The share of the time after which half of each batch are moved copies."""
 STEADINESS = 0.7
-GRADIENT, ORDINAL, OUTLINE = 1.5, 0.15, 0.25
-AVERAGE = 0.998
+GRADIENT, ORDINAL, OUTLINE = 1.5, 0.15, 0.5
+AVERAGE = 0.995
 CHECKPOINTS = (0.01, 0.3, 0.6, 0.8)
 """Shares of the time at which weights are written; the first shows what the start was worth."""
 
@@ -233,7 +233,7 @@ def keep_held_out(pool: Pool, path: Path) -> None:
 def train(options: argparse.Namespace, folder: Path, started: float) -> None:
     """Take renders in and train until the time is over."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = False  # trying took half a minute for each size of a step
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(SEED)
     width, height = options.size
