@@ -32,7 +32,7 @@ STARTER = ModelSpec(
     weights=WeightsFile(
         file="starter.safetensors",
         packaged=True,
-        sha256="163335a0840599a24a3b9d32065d935eeb44cbec547fe61e9cd66960f869f679",
+        sha256="2d499050096b47d676131ff723a8368105fa25e85e71780a20ad276de7580232",
     ),
     parameters_m=3.2,
     licence="Apache-2.0",
