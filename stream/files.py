@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
-from urllib.request import url2pathname
 
 from stream.errors import ACTING, OutputError, SinkError, UsageError, printable, reason_of
 
@@ -113,7 +112,11 @@ def path_of_url(text: str) -> str:
         rest = slash + path
     if os.path.exists(rest):
         return rest
-    return url2pathname(rest) if os.name == "nt" else os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
+    if os.name == "nt":
+        from urllib.request import url2pathname  # an HTTP client comes with it
+
+        return url2pathname(rest)
+    return os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
 
 
 def real(path: Path) -> Path:

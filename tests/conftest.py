@@ -31,14 +31,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two processes for all tests, or all slow ones; none for a part of them, where starting two takes longer."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
-    has_room = config.option.markexpr == "not slow" or psutil.virtual_memory().total > 2 * _SLOW_TEST_BYTES
+    has_room = config.option.markexpr.startswith("not slow") or psutil.virtual_memory().total > 2 * _SLOW_TEST_BYTES
     return min(2, os.cpu_count() or 1) if has_room else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give slow tests more time: two share the cores, and large networks are compiled."""
     for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        is_slow = item.get_closest_marker("slow") or item.get_closest_marker("release")
+        if is_slow and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_SLOW_TEST_S))
 
 

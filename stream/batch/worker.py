@@ -32,7 +32,7 @@ from stream.batch.sources import ANIMATED
 from stream.config import Config, defaults
 from stream.errors import OutputError
 from stream.frames import SourceKind
-from stream.jobs.loaded import Model, as_model, borrowed, configured, engine_of, kept_engine, spec_of
+from stream.jobs.loaded import Model, borrowed, configured, engine_of, kept_engine, spec_of
 from stream.jobs.models import spec_meant
 from stream.jobs.plan import OutputKind, OutputPlan, plan_outputs, space_needed
 from stream.jobs.run import run_config
@@ -151,7 +151,8 @@ class Worker:
                     engine = kept_engine(self._config, exact=is_exact(self._config), on_download=self._on_download)
             except Exception as error:  # whatever it is, no source is to blame: `run` reports it as "unloaded"
                 raise _UnloadedError(error) from error
-            self._model = as_model(engine, self._config, self._notes)
+            # As the config says, not as the engine is now: `auto` that was decided for all stays that in each worker.
+            self._model = Model(engine, self._config, self._notes)
         return self._model
 
     def _pin(self, task: Mapping[str, Any]) -> None:
@@ -172,7 +173,7 @@ class Worker:
         finally:
             engine.close()
         self._pin({"backend": engine.asked_backend, "precision": engine.precision})
-        self._model = as_model(engine, self._config, self._notes)
+        self._model = Model(engine, self._config, self._notes)
         facts = {key: getattr(self.model, key) for key in ("device", "precision")}
         return {
             "state": "done",

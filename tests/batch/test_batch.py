@@ -381,8 +381,8 @@ def test_a_full_disk_ends_the_batch_in_order(tmp_path: Path) -> None:
     assert not (out / "failed").exists(), "no source is to blame"
 
 
-FRAMES = 3000
-"""Of the long clip: it has to last from the time when both workers run until the other one has done a picture."""
+FRAMES = 1200
+"""Of the long clip, 20 s at least: it has to last from when its worker runs until the other one has done a picture."""
 
 SIGNALS = {
     "ctrl-c": [signal.SIGINT],

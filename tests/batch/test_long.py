@@ -1,5 +1,6 @@
 """Long videos in a batch: spread over workers and shards in segments, and put together again."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from stream.batch.job import Batch
 from stream.batch.records import Records
 from stream.batch.schedule import Shard
 from stream.batch.summary import Summary
+from stream.batch.worker import Worker
 from stream.cli.main import invoke
+from stream.config import Config
 from stream.jobs.options import from_options
 from stream.jobs.run import run_config
 from stream.jobs.segments.store import LocalStore
@@ -61,6 +64,31 @@ def test_a_long_video_is_what_a_run_makes_of_it(clip: Path, alone: Path, tmp_pat
     assert tree(tmp_path / "out") == ["clip.mp4"]
     again = batch(clip, tmp_path / "out", jobs=jobs)
     assert again.sources[0].earlier
+
+
+class Pair(Inline):
+    """Two workers, which take turns."""
+
+    slots = 2
+
+    def __init__(self, configs: Sequence[Config]) -> None:
+        super().__init__(configs)
+        self.other = Worker(configs[0], scratch="other")
+
+    def submit(self, task: Any) -> None:
+        super().submit(task)
+        self.worker, self.other = self.other, self.worker
+
+    def close(self) -> None:
+        super().close()
+        self.other.close()
+
+
+def test_workers_agree_on_a_backend_that_may_change(clip: Path, alone: Path, tmp_path: Path) -> None:
+    config = from_options(None, {**OPTIONS, "backend": "auto", "output": tmp_path / "out"})
+    summary = Batch(config, [str(clip)], jobs=2, executor=Pair).run()
+    assert states(summary) == {"clip.mp4": "done"}, summary.sources[0].result
+    check_same(tmp_path / "out/clip.mp4", alone)
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def cases(mode: str) -> list[Any]:
             path,
             number,
             id=f"{path.stem} {number}",
-            marks=[] if (path.stem, number) in QUICK else pytest.mark.slow,
+            marks=[] if (path.stem, number) in QUICK else pytest.mark.release,
         )
         for path in CLIPS
         for number, case in enumerate(clip_reference(path)["cases"])
