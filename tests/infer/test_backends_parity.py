@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,9 +39,23 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["openvino", "onnx", "compile"])
-@pytest.mark.parametrize("family", FAMILIES)
+SMALL = {"depth_anything", "efficientnet_lite3", "zipdepth"}
+"""One transformer and two convolutional networks: in all backends. The others, in OpenVINO, which users get."""
+LARGE = {"next_vit", "resnext101", "swin", "vit_large", "zoe_depth_anything"}
+"""Before a release alone: they take minutes, and a smaller network has the same operations."""
+
+
+def marked(family: str, backend: str) -> Any:
+    is_often = family in SMALL or (backend == "openvino" and family not in LARGE)
+    return pytest.param(
+        family, backend, id=f"{family}-{backend}", marks=pytest.mark.slow if is_often else pytest.mark.release
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [marked(family, backend) for family in FAMILIES for backend in ("openvino", "onnx", "compile")],
+)
 def test_a_backend_gives_the_official_numbers(
     family: str, backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

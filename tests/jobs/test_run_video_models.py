@@ -25,7 +25,11 @@ torch.set_num_threads(1)  # torch's threads wait for one another at every layer:
 TOLERANCE = 1e-4
 SMALL = next(path for path in CLIPS if path.stem == "video_depth_anything_vits")
 CASES = clip_reference(SMALL)["cases"]
-ALL = [(path, number) for path in CLIPS for number in range(len(clip_reference(path)["cases"]))]
+ALL = [
+    pytest.param(path, number, marks=pytest.mark.release if path.stem.endswith("vitl") else pytest.mark.slow)
+    for path in CLIPS
+    for number in range(len(clip_reference(path)["cases"]))
+]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,6 @@ def test_a_short_clip_has_the_official_depth(make: Any, weights: Path, tmp_path:
     assert worst(maps(source, case, weights, tmp_path, "vda-small"), case) < TOLERANCE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("path", "number"), ALL, ids=lambda value: getattr(value, "stem", value))
 def test_every_clip_has_the_official_depth(path: Path, number: int, tmp_path: Path) -> None:
     loaded = clip_reference(path)

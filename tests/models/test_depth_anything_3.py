@@ -165,9 +165,19 @@ def test_mono_and_metric_give_the_official_numbers_outside_of_the_sky(number: in
         check_outside_of_the_sky(metres, metric["metres"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["da3_small", "da3mono_large"])
-@pytest.mark.parametrize("backend", ["openvino", "onnx", "compile"])
+BACKENDS = [
+    ("openvino", "da3_small", pytest.mark.slow),
+    ("openvino", "da3mono_large", pytest.mark.slow),
+    ("onnx", "da3_small", pytest.mark.slow),
+    ("onnx", "da3mono_large", pytest.mark.release),
+    ("compile", "da3_small", pytest.mark.slow),
+    ("compile", "da3mono_large", pytest.mark.release),
+]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [pytest.param(backend, name, marks=mark) for backend, name, mark in BACKENDS]
+)
 def test_a_backend_gives_the_official_numbers(
     name: str, backend: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

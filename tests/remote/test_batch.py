@@ -1,11 +1,14 @@
 """A batch over a bucket: every video and picture below a prefix, with mirrored names."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import unquote
 
 import pytest
@@ -14,6 +17,7 @@ from stream.batch.job import Batch
 from stream.batch.schedule import Shard
 from stream.batch.sources import find_sources
 from stream.batch.summary import Summary
+from stream.cli.main import invoke
 from stream.config import Config
 from stream.errors import SourceNotFoundError
 from stream.jobs.options import from_options
@@ -84,10 +88,25 @@ def test_a_batch_reads_a_bucket_and_names_what_fails(s3: S3Server, tmp_path: Pat
 
 
 def batch(tmp_path: Path, *more: str, source: str = "s3://clips/in/", out: str = "s3://clips/out") -> Any:
-    """Run a batch into a bucket; its work is below `tmp_path`."""
-    command = [sys.executable, "-m", "stream", "batch", source, "-o", out, "--input-size", "32", "--json", *more]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    """Run a batch into a bucket; its work is below `tmp_path`.
+
+    It has processes of its own where it names how many; or else all is done here, without importing torch twice more.
+    """
+    arguments = ["batch", source, "-o", out, "--input-size", "32", "--json", *more]
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if "-j" in more:
+        command, env = [sys.executable, "-m", "stream", *arguments], {**os.environ, **environment}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    said, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch("stream.batch.job.Processes", lambda configs, **_: Inline(configs)),
+        contextlib.chdir(tmp_path),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(errors),
+    ):
+        code = invoke(arguments)
+    return subprocess.CompletedProcess(arguments, code, said.getvalue(), errors.getvalue())
 
 
 def results(s3: S3Server, below: str = "out/") -> list[str]:
@@ -162,13 +181,13 @@ def test_results_of_others_are_not_replaced_and_those_of_a_killed_worker_are(s3:
 
 @pytest.mark.slow
 def test_many_records_take_few_listings(s3: S3Server, tmp_path: Path) -> None:
-    files = {f"in/{n:02}.png": picture_files.png_bytes(n) for n in range(30)}
+    files = {f"in/{n:02}.png": picture_files.png_bytes(n) for n in range(12)}
     s3.put("clips", files)
     assert batch(tmp_path).returncode == 0
     s3.forget()
     again = batch(tmp_path)
-    assert json.loads(again.stdout.splitlines()[-1])["earlier"] == 30
-    assert len(s3.requests) < 30 + 15  # each record is read, side by side
+    assert json.loads(again.stdout.splitlines()[-1])["earlier"] == 12
+    assert len(s3.requests) < 12 + 15  # each record is read, side by side
     assert len([path for _, path in s3.requests if "list-type" in path]) < 8
 
 

@@ -126,7 +126,7 @@ def test_a_worker_that_was_killed_before_its_record_is_tried_again(s3: S3Server,
         return False
 
     s3.refuses = kill
-    done = batch(tmp_path)
+    done = batch(tmp_path, "-j", "1")
     assert done.returncode == 0, done.stderr
     assert killed
     assert json.loads(done.stdout.splitlines()[0])["attempts"] == 2

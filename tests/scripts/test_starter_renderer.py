@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.starter_scripts import needs_compiler as _paths  # noqa: F401  # makes the scripts importable
+
 import shapes  # isort: skip
 import textures  # isort: skip
 from world import WHITE, Paint, Scene  # isort: skip
