@@ -284,7 +284,7 @@ def report(trainer: Trainer, held_out: Pool, left_out: Pool, options: argparse.N
 def main() -> None:
     """Start the workers and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="what pack.py wrote; `real` in it")
+    parser.add_argument("--bundle", type=Path, required=True, help="what bundle.py wrote; `real` in it")
     parser.add_argument("--work", type=Path, required=True, help="folder of assets.pickle")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--weights", type=Path, default=ROOT / "stream/data/starter.safetensors", help="to start from")

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tests.support.starter_scripts import needs_compiler as _paths  # noqa: F401  # makes the scripts importable
 
 import assets  # isort: skip
+import bundle  # isort: skip
 import device_data  # isort: skip
 import losses  # isort: skip
-import pack  # isort: skip
 
 
 def scene(count: int = 3) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_packed_assets_come_back() -> None:
     part = assets.Part(vertices, assets.Material(texture="t"))
     model = assets.Model("m", "Kitchen", "l", (1.0, 1.0, 1.0), 0.0, False, [part])
     panorama = np.full((8, 16, 3), (0.5, 2.0, 7.0), np.float32)
-    back = pack.unpacked(pack.packed(assets.Assets([model], {"t": picture, "unused": picture}, {"p": panorama})))
+    back = bundle.unpacked(bundle.packed(assets.Assets([model], {"t": picture, "unused": picture}, {"p": panorama})))
     assert np.abs(back.models[0].parts[0].vertices - vertices).max() < 0.02
     assert back.models[0].parts[0].material == part.material
     assert list(back.textures) == ["t"]

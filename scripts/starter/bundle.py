@@ -1,7 +1,7 @@
 """Packs the assets for a machine that is lent for minutes: half-precision meshes, WebP textures, RGBE panoramas.
 
-    python scripts/starter/pack.py --work FOLDER --to BUNDLE [--real FOLDER]   # here
-    python scripts/starter/pack.py --work FOLDER --from BUNDLE                 # there: makes assets.pickle again
+    python scripts/starter/bundle.py --work FOLDER --to BUNDLE [--real FOLDER]   # here
+    python scripts/starter/bundle.py --work FOLDER --from BUNDLE                 # there: makes assets.pickle again
 
 `--real` is a folder of measured pictures (index.json, NAME.jpg, NAME.png), copied whole. Heavy models are left out.
 """
