@@ -358,7 +358,8 @@ def main() -> None:
     bench = Bench(device, clips)
     if step.startswith("tests"):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        run_tests(cuda_files(), f"cuda and {'slow' if step == 'tests-large' else 'not slow'}", done, send)
+        which = "(slow or release)" if step == "tests-large" else "not slow and not release"
+        run_tests(cuda_files(), f"cuda and {which}", done, send)
         return
     units = {
         "parity": lambda: accuracy(device, is_all=False), "parity-all": lambda: accuracy(device, is_all=True),

@@ -150,8 +150,13 @@ def check_outside_of_the_sky(depth: Depth, expected: Any, tolerance: float = TOL
     assert (difference < allowed)[known].all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(cases("da3mono_large"))))
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=pytest.mark.slow if case["options"] else pytest.mark.release)  # the default is large
+        for number, case in enumerate(cases("da3mono_large"))
+    ],
+)
 def test_mono_and_metric_give_the_official_numbers_outside_of_the_sky(number: int, folder: Path) -> None:
     case, metric = facts("da3mono_large")["cases"][number], facts("da3metric_large")["cases"][number]
     depth = depth_of("da3mono_large", case, folder)

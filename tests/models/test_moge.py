@@ -266,8 +266,15 @@ def test_the_command_gives_the_same_and_a_cloud_by_the_models_own_camera(small: 
     assert "metres" in header
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [SMALL, "moge-2-vitb-normal", "moge-2-vitl-normal", "moge-2-vitl"])
+LARGE_CASES = [
+    (SMALL, "slow"),
+    ("moge-2-vitb-normal", "slow"),
+    ("moge-2-vitl-normal", "release"),
+    ("moge-2-vitl", "slow"),
+]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=getattr(pytest.mark, when)) for name, when in LARGE_CASES])
 def test_large_cases_are_the_official_ones(name: str, tmp_path: Path) -> None:
     weights = saved(reference(FOLDER / f"{name}.json"), tmp_path)
     loaded = registry.load(name, weights=weights)

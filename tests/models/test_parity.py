@@ -34,12 +34,27 @@ HEAVY_PARAMETERS = 60e6
 """Larger models are left to the slow tests, and so is what differs from a model of every run by its weights alone."""
 SAME_CODE = {"depth_anything_v1_vits", "depth_anything_v2_vits", "zipdepth_base-input_size256"}
 """`depth_anything_v2_vits` is in every run at another size, and at its own with the metric model's last layer."""
+LARGER_OF_A_KIND = {
+    "depth_anything_metric_depth_indoor",
+    "depth_anything_v1_vitl",
+    "depth_anything_v2_metric_vkitti_vitl",
+    "depth_anything_v2_vitg",
+    "depth_anything_v2_vitl",
+    "dpt_beit_large_384",
+    "dpt_beit_large_512",
+    "dpt_large_384",
+    "dpt_swin2_base_384",
+    "dpt_swin2_large_384",
+}
+"""Before a release alone: a smaller network, or a smaller input of the same one, has the same code."""
 BF16_SIZES = {"depth_anything_v2_vits": 140, "midas_v21_small_256": 128, "dpt_levit_224": 224}
 """Input sizes of bf16's tests in every run: a processor without bf16 instructions takes 25 s for one picture of
 Depth Anything's own size. The tests before a release compare the networks in their own sizes."""
 
 
 def marked(path: Path) -> Any:
+    if path.stem in LARGER_OF_A_KIND:
+        return pytest.param(path, id=path.stem, marks=pytest.mark.release)
     is_slow = reference(path)["parameters"] > HEAVY_PARAMETERS or path.stem in SAME_CODE
     return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if is_slow else [])
 
