@@ -273,8 +273,9 @@ class Engine:
         backend = self._open_backend
 
         def prepared() -> Tensor:
-            x = self._phases.prepare_one(frame, self.plan(frame.size), backend)
-            return x.expand(count, -1, -1, -1).contiguous(memory_format=backend.memory_format)
+            with self._executor.computing(None):
+                x = self._phases.prepare_one(frame, self.plan(frame.size), backend)
+                return x.expand(count, -1, -1, -1).contiguous(memory_format=backend.memory_format)
 
         return self._on_compute_thread(prepared)
 
@@ -284,7 +285,7 @@ class Engine:
         aspect = (x.shape[-1] / x.shape[-2],) if self.spec.needs_aspect else ()
 
         def output() -> Tensor:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._executor.computing(None):
                 found = backend(x, *aspect)
                 return (found[0] if isinstance(found, tuple) else found).cpu()
 
@@ -418,10 +419,7 @@ class Engine:
         if isinstance(backend, Auto):
             return backend.eager
         if not isinstance(backend, Eager):  # found for an earlier run that took each frame alone
-            backend = Eager(
-                placed(self.model.network, self.spec, self.device, self.precision), self.precision, batch=self.batch
-            )
-            self._backend = backend
+            self._backend = backend = choose.eager(replace(self._options, batch=self.batch))
         return backend
 
     def count_in_fp32(self, frames: int) -> None:

@@ -180,7 +180,7 @@ class BatchPhases:
 
     def features(self, inputs: Sequence[Tensor], backend: Eager) -> Sequence[Outputs]:
         """What a network that sees several frames at once computes of each alone. Raises like `compute`."""
-        return self._in_parts(inputs, backend.temporal.features, backend)
+        return self._in_parts(inputs, backend.features, backend)
 
     def window(self, features: Sequence[Outputs], backend: Eager, *, count: int) -> Sequence[Tensor]:
         """The maps of the first `count` frames of a window; it cannot be computed in parts, as each frame sees all.
@@ -205,7 +205,7 @@ class BatchPhases:
         (x,) = inputs
         with torch.inference_mode(), self._executor.computing(None):
             try:
-                output, state.past = backend.temporal.step(x, state.past)
+                output, state.past = backend.step(x, state.past)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise self._too_large(1) from error

@@ -5,7 +5,9 @@ Invariant: folding changes no output by more than rounding (1e-5 of its standard
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import torch
@@ -161,6 +163,20 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+_kept: ContextVar[list[Tensor] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def tables_kept() -> Iterator[list[Tensor]]:
+    """Collect the tables that `SizeCache` gives in this context, so that they outlive the cache's own keeping."""
+    tables: list[Tensor] = []
+    token = _kept.set(tables)
+    try:
+        yield tables
+    finally:
+        _kept.reset(token)
+
+
 class SizeCache:
     """Tables computed once for each input size, such as resampled position tables; keeps the most recently used ones.
 
@@ -184,6 +200,8 @@ class SizeCache:
         if table is None:
             table = compute().to(device, dtype)
         self._tables[key] = table
+        if (kept := _kept.get()) is not None:
+            kept.append(table)
         while len(self._tables) > self._SIZES:
             self._tables.popitem(last=False)
         return table

@@ -4,7 +4,7 @@ Invariant: a network keeps nothing between calls. What it must know of earlier f
 passes in and gets back, so that each source has its own and dropping it starts anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -15,6 +15,19 @@ WINDOW = 32
 Features = tuple[Tensor, ...]
 """What a network computes of one frame before it looks at others: one value may stand at several places of a window,
 and in several windows. It owns its memory."""
+
+
+class Run(Protocol):
+    """How a network has a part of its work done that depends on tensors alone."""
+
+    def __call__(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`function(*inputs)`, in memory of its own. Functions are told apart by `==`."""
+        ...
+
+
+def directly(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The plain `Run`."""
+    return function(*inputs)
 
 
 class Past(Protocol):
@@ -35,7 +48,7 @@ class Past(Protocol):
 class TemporalNetwork(Protocol):
     """A network with `ModelSpec.is_temporal`. The methods run under `torch.inference_mode` and in eval mode."""
 
-    def features(self, x: Tensor) -> list[Features]:
+    def features(self, x: Tensor, run: Run = directly) -> list[Features]:
         """N×3×h×w → the features of each frame alone. Most of the work of a window."""
         ...
 
@@ -50,7 +63,7 @@ class TemporalNetwork(Protocol):
         """
         ...
 
-    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+    def step(self, x: Tensor, past: Past | None, run: Run = directly) -> tuple[Tensor, Past]:
         """The next frame of a clip, 1×3×h×w, and what is known of the earlier ones (None for the first) → its map
         1×h×w, and what is known now."""
         ...

@@ -13,7 +13,7 @@ from stream.infer.engine import Engine
 from stream.infer.executor import SerialExecutor
 from stream.models.resize import to_frame_size
 from stream.models.spec import Fit, Resample
-from stream.models.temporal import Features
+from stream.models.temporal import Features, Run, directly
 from tests.support.tiny_model import SPEC, Tiny, frame, loaded
 
 RELATIVE, METRIC = DepthKind.RELATIVE_DISPARITY, DepthKind.METRIC_DEPTH
@@ -46,7 +46,7 @@ class TinyVideo(Tiny):
         self.worst = worst
         self.computed = 0
 
-    def features(self, x: Tensor) -> list[Features]:
+    def features(self, x: Tensor, run: Run = directly) -> list[Features]:
         self.computed += len(x)
         return [(one,) for one in self(x).abs()]
 
@@ -57,7 +57,7 @@ class TinyVideo(Tiny):
         found = (maps * (1 + gain) - gain * (1 + places / 64))[:count]
         return self._broken(found, frames[0][0].dtype)
 
-    def step(self, x: Tensor, past: Seen | None) -> tuple[Tensor, Seen]:
+    def step(self, x: Tensor, past: Seen | None, run: Run = directly) -> tuple[Tensor, Seen]:
         past = past or Seen()
         ((own,),) = self.features(x)
         found = own[None].float() + sum(past.means) + past.frames

@@ -15,6 +15,7 @@ from stream.infer.backends import Backend
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.backends.exported import Exported, Runtime
+from stream.models import registry
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
 
@@ -78,10 +79,10 @@ def make(name: str, options: BackendOptions) -> Backend:
         if device.type == "mps":
             raise UsageError("compile does not run on mps", where="--backend", allowed="torch, onnx")
         if missing := missing_tool(device):
-            eager = _eager(options)
-            eager.notes.append(f"--backend compile needs a {missing}: the network runs in torch as it is")
-            eager.counters["backend_fallbacks"] += 1
-            return eager
+            plain = eager(options)
+            plain.notes.append(f"--backend compile needs a {missing}: the network runs in torch as it is")
+            plain.counters["backend_fallbacks"] += 1
+            return plain
         runtime = Inductor(device, precision)
     elif name == "openvino":
         from stream.infer.backends.openvino import OpenVino
@@ -94,21 +95,30 @@ def make(name: str, options: BackendOptions) -> Backend:
 
         runtime = Onnx(device, precision, threads=options.threads, provider=options.provider)
     else:
-        return _eager(options)
+        return eager(options)
     return Exported(
         options.model,
         runtime,
-        eager=lambda: _eager(options),
+        eager=lambda: eager(options),
         batch=options.batch,
         cache=options.cache,
         samples=options.calibration_set.to_check if options.calibration_set else None,
     )
 
 
-def _eager(options: BackendOptions) -> Eager:
+def eager(options: BackendOptions) -> Eager:
+    """The network in torch; int8 is fp32 there.
+
+    A network of the caller's own may keep what it has seen, which no CUDA graph could know of.
+
+    Raises:
+        ModelError: it does not fit into the device's memory.
+    """
+    spec, device = options.model.spec, options.device
     precision = "fp32" if options.precision == "int8" else options.precision
-    network = placed(options.model.network, options.model.spec, options.device, precision)
-    return Eager(network, precision, batch=options.batch)
+    network = placed(options.model.network, spec, device, precision)
+    has_graphs = device.type == "cuda" and spec.name in registry.names()
+    return Eager(network, precision, batch=options.batch, has_graphs=has_graphs)
 
 
 def candidates(options: BackendOptions) -> list[str]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from stream.errors import ModelError
+from stream.infer.backends.graphs import CudaRecorder, Graphs
 from stream.infer.device import DTYPES
 from stream.models.spec import ModelSpec
-from stream.models.temporal import TemporalNetwork
+from stream.models.temporal import Features, Past, Run, TemporalNetwork, directly
 
 
 def placed(network: nn.Module, spec: ModelSpec, device: torch.device, precision: str) -> nn.Module:
@@ -50,15 +51,22 @@ class Eager:
         network: see `placed`.
         precision: the one that it was placed in.
         batch: see `Backend`.
+        has_graphs: on CUDA, what it does is replayed as CUDA graphs. The network must be a function of its inputs.
     """
 
     name = "torch"
     memory_format = torch.channels_last
 
-    def __init__(self, network: nn.Module, precision: str, *, batch: int) -> None:
+    def __init__(self, network: nn.Module, precision: str, *, batch: int, has_graphs: bool = False) -> None:
         self.network, self.dtype, self.batch = network, DTYPES[precision], batch
         self.notes: list[str] = []
         self.counters: Counter[str] = Counter()
+        self._graphs = Graphs(CudaRecorder(), self.notes, self.counters) if has_graphs else None
+
+    @property
+    def held_graphs(self) -> int:
+        """CUDA graphs that replace the network's own calls."""
+        return 0 if self._graphs is None else len(self._graphs.held)
 
     @property
     def temporal(self) -> TemporalNetwork:
@@ -70,5 +78,22 @@ class Eager:
 
     def __call__(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
         """See `Backend`."""
+        if self._graphs is not None:
+            return self._graphs.run(self._forward, x, fixed=aspect)
+        return self._forward(x, *aspect)
+
+    def features(self, x: Tensor) -> list[Features]:
+        """See `TemporalNetwork`."""
+        return self.temporal.features(x, self._run)
+
+    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
+        """See `TemporalNetwork`."""
+        return self.temporal.step(x, past, self._run)
+
+    def _forward(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
         output: Tensor | tuple[Tensor, ...] = self.network(x, *aspect)
         return output
+
+    @property
+    def _run(self) -> Run:
+        return directly if self._graphs is None else self._graphs.run

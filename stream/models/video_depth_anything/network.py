@@ -8,6 +8,7 @@ Invariant: `forward`, `window` of one frame and the first `step` of a stream com
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from stream.models.depth_anything.dinov2 import PATCH, DinoV2
 from stream.models.depth_anything.network import DepthHead
 from stream.models.layers import size_of
-from stream.models.temporal import Features, Past
+from stream.models.temporal import Features, Past, Run, directly
 from stream.models.video_depth_anything.attention import MOST_NUMBERS, States, TimeModule, TimeTransformer, in_parts
 
 Mix = Callable[[TimeTransformer, Tensor], Tensor]
@@ -57,6 +58,10 @@ class CachedStates:
     def then(self, states: tuple[States, ...]) -> "CachedStates":
         """With one frame more."""
         return CachedStates(frames=self.frames + 1, first=self.first, recent=(*self.recent, states)[-_FAR:])
+
+
+def _paired(tensors: Sequence[Tensor]) -> tuple[States, ...]:
+    return tuple(zip(tensors[::2], tensors[1::2], strict=True))
 
 
 class TemporalHead(DepthHead):
@@ -119,10 +124,10 @@ class VideoDepthAnything(nn.Module):
         finest, fine, coarse, coarsest = self._maps(x)
         return self.head.fine(finest, fine, self.head.coarse(coarse, coarsest, TimeTransformer.alone))
 
-    def features(self, x: Tensor) -> list[Features]:
+    def features(self, x: Tensor, run: Run = directly) -> list[Features]:
         """See `temporal.TemporalNetwork`."""
         tokens = (x.shape[-2] // PATCH) * (x.shape[-1] // PATCH)
-        parts = [self._maps(part) for part in x.split(max(1, MOST_NUMBERS // (tokens * 4 * self._width)))]
+        parts = [run(self._maps, part) for part in x.split(max(1, MOST_NUMBERS // (tokens * 4 * self._width)))]
         # Copies: a view would keep the maps of all the frames for as long as one of them is needed.
         return [tuple(y.clone() for y in of_frame) for part in parts for of_frame in zip(*part, strict=True)]
 
@@ -134,22 +139,28 @@ class VideoDepthAnything(nn.Module):
         numbers = pixels * max(32, self.head.channels // 2)
         return in_parts(self.head.fine, finest[:count], fine[:count], path[:count], numbers=numbers)
 
-    def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, CachedStates]:
+    def step(self, x: Tensor, past: Past | None, run: Run = directly) -> tuple[Tensor, CachedStates]:
         """See `temporal.TemporalNetwork`."""
         if past is not None and not isinstance(past, CachedStates):
             raise TypeError(f"a past of another network: {type(past).__name__}")
         context = [] if past is None else past.context()
+        y, *new = run(self._next, x, *(one for frame in context for states in frame for one in states))
+        states = _paired(new)
+        return y, CachedStates(frames=1, first=states) if past is None else past.then(states)
+
+    def _next(self, x: Tensor, *context: Tensor) -> tuple[Tensor, ...]:
+        """A frame and the states of those that it sees, frame by frame → its map, and its own states."""
+        earlier = _paired(context)
         states: list[States] = []
 
         def mix(module: TimeTransformer, maps: Tensor) -> Tensor:
-            y, new = module.next(maps, [frame[len(states)] for frame in context])
+            y, new = module.next(maps, earlier[len(states) :: len(self.head.motion_modules)])
             states.append(new)
             return y
 
         finest, fine, coarse, coarsest = self._maps(x)
         y = self.head.fine(finest, fine, self.head.coarse(coarse, coarsest, mix))
-        new = tuple(states)
-        return y, CachedStates(frames=1, first=new) if past is None else past.then(new)
+        return y, *chain.from_iterable(states)
 
     def feature_bytes(self, size_hw: tuple[int, int]) -> int:
         """See `temporal.TemporalNetwork`."""
@@ -163,8 +174,8 @@ class VideoDepthAnything(nn.Module):
         numbers = pixels * (self._outputs[2] + 5 * self.head.channels) + coarsest * self._outputs[3]
         return (1 + _FAR) * 2 * numbers * self._number_bytes()
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        return self.head.features(self.pretrained(x), (x.shape[-2] // PATCH, x.shape[-1] // PATCH))
+    def _maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.head.features(self.pretrained(x), (x.shape[-2] // PATCH, x.shape[-1] // PATCH)))
 
     def _grids(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Patches of a frame, and pixels of the coarsest level."""

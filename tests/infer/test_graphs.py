@@ -1,0 +1,214 @@
+"""Tests for stream.infer.backends.graphs: with a recorder that any device can have, and on CUDA with its own."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stream.bench.synthetic_weights import with_synthetic_weights
+from stream.infer.backends.graphs import MOST_GRAPHS, WARM_UP, CudaRecorder, Graphs, Tensors
+from stream.infer.engine import Engine
+from stream.infer.temporal import Stepper
+from stream.models import registry
+from stream.models.layers import SizeCache
+from tests.support.tiny_model import frame
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+class Recorder:
+    """Records like CUDA: a replay reads the same inputs and overwrites the same outputs, and Python sees none of it."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replays = 0
+
+    def __call__(self, work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
+        outputs = work()
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replays += 1
+            again = work()
+            for ours, new in zip(as_tuple(outputs), as_tuple(again), strict=True):
+                ours.copy_(new)
+
+        return outputs, replay
+
+
+def as_tuple(found: Tensors) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def graphs(record: Callable[..., tuple[Tensors, Callable[[], None]]]) -> tuple[Graphs, list[str], Counter[str]]:
+    notes: list[str] = []
+    counters: Counter[str] = Counter()
+    return Graphs(record, notes, counters), notes, counters
+
+
+def doubled(x: Tensor, scale: float = 2.0) -> Tensor:
+    return x * scale
+
+
+def sum_and_difference(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return x + y, x - y
+
+
+def test_calls_are_replayed_once_they_are_warm_and_results_stay() -> None:
+    recorder = Recorder()
+    run = graphs(recorder)[0].run
+    results = [run(doubled, torch.full((2, 3), float(i))) for i in range(10)]
+    assert (recorder.recorded, recorder.replays) == (1, 10 - WARM_UP)
+    assert [float(result[0, 0]) for result in results] == [2.0 * i for i in range(10)]
+
+
+def test_several_tensors_go_in_and_come_out() -> None:
+    recorder = Recorder()
+    run = graphs(recorder)[0].run
+    pairs = [run(sum_and_difference, torch.tensor([float(i)]), torch.tensor([1.0])) for i in range(8)]
+    assert recorder.replays
+    assert [(float(a), float(b)) for a, b in pairs] == [(i + 1.0, i - 1.0) for i in range(8)]
+
+
+def test_shapes_types_fixed_arguments_and_functions_are_told_apart() -> None:
+    recorder = Recorder()
+    run = graphs(recorder)[0].run
+    for i in range(WARM_UP + 2):
+        x = torch.arange(6.0) + i
+        assert torch.equal(run(doubled, x.view(2, 3)), x.view(2, 3) * 2)
+        assert torch.equal(run(doubled, x.view(2, 3), fixed=(3.0,)), x.view(2, 3) * 3)
+        assert torch.equal(run(doubled, x.view(3, 2)), x.view(3, 2) * 2)
+        assert run(doubled, x.double()).dtype == torch.float64
+    assert recorder.recorded == 4
+
+
+def test_no_more_are_kept_than_may_be() -> None:
+    recorder = Recorder()
+    run = graphs(recorder)[0].run
+    for size in range(1, MOST_GRAPHS + 3):
+        for i in range(WARM_UP + 2):
+            assert torch.equal(run(doubled, torch.full((size,), float(i))), torch.full((size,), 2.0 * i))
+    assert recorder.recorded == MOST_GRAPHS
+
+
+def test_sizes_that_do_not_come_again_are_not_recorded() -> None:
+    recorder = Recorder()
+    run = graphs(recorder)[0].run
+    for size in range(1, 600):
+        run(doubled, torch.zeros(size))
+    assert recorder.recorded == 0
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once() -> None:
+    def refuse(_work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    made, notes, counters = graphs(refuse)
+    for i in range(WARM_UP + 4):
+        assert float(made.run(doubled, torch.tensor(float(i)))) == 2.0 * i
+    assert counters == {"graph_failures": 1}
+    (note,) = notes
+    assert note.endswith("which only costs speed: operation not permitted when stream is capturing")
+
+
+def test_graphs_make_room_when_the_network_needs_their_memory() -> None:
+    made, notes, counters = graphs(Recorder())
+    for _ in range(WARM_UP + 2):
+        made.run(doubled, torch.zeros(2))
+    tries = 0
+
+    def hungry(x: Tensor) -> Tensor:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return x + 1
+
+    assert torch.equal(made.run(hungry, torch.zeros(3)), torch.ones(3))
+    assert counters == {"graph_failures": 1}
+    assert len(notes) == 1
+    tries = 0
+    with pytest.raises(torch.OutOfMemoryError):  # nothing is left to give up: the batch has to be smaller
+        made.run(hungry, torch.zeros(3))
+
+
+def test_tables_of_a_recorded_size_outlive_the_cache() -> None:
+    cache = SizeCache()
+    kept: list[Tensor] = []
+
+    def shifted(x: Tensor) -> Tensor:
+        size = (int(x.shape[0]), 1)
+        return x + cache.get(size, x.device, x.dtype, lambda: torch.full((1,), float(size[0])))
+
+    class Keeping(Recorder):
+        def __call__(self, work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
+            found = super().__call__(work)
+            kept.append(cache.get((2, 1), torch.device("cpu"), torch.float32, lambda: torch.zeros(1)))
+            return found
+
+    made = graphs(Keeping())[0]
+    for _ in range(WARM_UP + 1):
+        made.run(shifted, torch.zeros(2))
+    (graph,) = made.held
+    assert any(table is kept[0] for table in graph.tables)
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("name", ["starter", "depth_anything_v2_vits", "depth_anything_metric_depth_indoor"])
+def test_a_graph_gives_what_the_network_gives(name: str) -> None:
+    spec = registry.find(name)
+    model = registry.load(name) if spec.weights.packaged else with_synthetic_weights(spec)
+    engine, plain = (Engine(m, device="cuda", precision="fp16") for m in (model, replace(model, spec=unnamed(spec))))
+    for i in range(3 * WARM_UP):
+        picture = frame(i, 640, 480)
+        found, expected = engine.infer([picture])[0].values, plain.infer([picture])[0].values
+        np.testing.assert_array_equal(found, expected)
+    assert engine.eager().held_graphs == 1
+    assert plain.eager().held_graphs == 0
+    assert not engine.counters
+    engine.close()
+    plain.close()
+
+
+def unnamed(spec: registry.ModelSpec) -> registry.ModelSpec:
+    """The same row outside the catalog, so that nothing is recorded."""
+    return replace(spec, name=f"{spec.name}_plain")
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_stream_of_a_video_model_is_the_same_with_graphs() -> None:
+    spec = registry.find("video_depth_anything_vits")
+    model = with_synthetic_weights(spec)
+    engine, plain = (Engine(m, device="cuda", precision="fp16") for m in (model, replace(model, spec=unnamed(spec))))
+    steppers = [Stepper(one, is_live=False) for one in (engine, plain)]
+    for i in range(50):
+        picture = frame(i % 5, 160, 128)
+        found, expected = (stepper.infer(replace(picture, index=i, pts=i)).values for stepper in steppers)
+        np.testing.assert_allclose(found, expected, atol=2e-2 * expected.std())
+    assert engine.eager().held_graphs >= 1
+    assert not engine.counters
+    engine.close()
+    plain.close()
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_cuda_survives_a_function_that_waits_for_the_device() -> None:
+    made, notes, counters = graphs(CudaRecorder())
+
+    def waiting(x: Tensor) -> Tensor:
+        return x * float(x.sum())
+
+    with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+        for _ in range(WARM_UP + 3):
+            x = torch.ones(4, device="cuda")
+            assert made.run(waiting, x).tolist() == [4.0] * 4
+        big = torch.ones(1 << 20, device="cuda")
+        assert float((big + 1).sum()) == float(2 << 20)
+    assert counters == {"graph_failures": 1}
+    assert len(notes) == 1
