@@ -217,11 +217,12 @@ def first(bench: Bench) -> Iterator[Unit]:
 def everything(bench: Bench) -> Iterator[Unit]:
     """All speeds: what takes seconds before what takes minutes to prepare."""
     half = bench.half
-    for name, batch in product(MODELS, BATCHES):
-        yield f"{name} torch {half} network ×{batch}", partial(bench.network, name, "torch", half, batch)
-    for size, name in product(CLIP_FRAMES, MODELS):
-        for batch in BATCHES:
+    for batch in BATCHES:
+        for name in MODELS:
+            yield f"{name} torch {half} network ×{batch}", partial(bench.network, name, "torch", half, batch)
+        for size, name in product(CLIP_FRAMES, MODELS):
             yield f"{name} torch {half} pipeline {size} ×{batch}", partial(bench.pipeline, name, size, half, batch)
+    for size, name in product(CLIP_FRAMES, MODELS):
         yield f"{name} plain fp32 pipeline {size}", partial(bench.plain, name, size)
     for name, batch in product(MODELS, BATCHES):
         yield f"{name} torch fp32 network ×{batch}", partial(bench.network, name, "torch", "fp32", batch)
