@@ -21,6 +21,7 @@ import numpy as np
 from av.sidedata import sidedata
 
 from stream.errors import without_secrets
+from stream.machine import usable_cores
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -340,6 +341,7 @@ class RgbConverter:
         is_full = self._is_rgb or is_jpeg or pixel_format.startswith("gray")
         self._range = RANGE_FULL if is_full else RANGE_LIMITED
         self._scaler = av.video.reformatter.VideoReformatter()
+        self._threads = max(1, usable_cores() // 4)
 
     def convert(self, rgb: "RgbImage") -> "VideoFrame":
         """Convert a uint8 H×W×3 full-range image to a frame that owns its pixels and has no pts."""
@@ -351,7 +353,7 @@ class RgbConverter:
             dst_colorspace=None if self._is_rgb else _SWS_MATRIX[self._matrix],
             src_color_range=RANGE_FULL,
             dst_color_range=self._range,
-            threads=1,
+            threads=self._threads,
         )
         frame.colorspace = self._matrix
         frame.color_trc, frame.color_primaries = TRANSFER_BT709, PRIMARIES_BT709

@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / "scripts" / folder) for folder in ("docs
 
 import api  # noqa: E402
 import cost  # noqa: E402
+import gpu_table  # noqa: E402
 import simulate  # noqa: E402
 import speed_table  # noqa: E402
 
@@ -135,6 +136,9 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "speed-machine": lambda: [speed_table.machine(measured("speed")) + ":"],
     "speed-short": lambda: speed_table.short(measured("speed")),
     "speed-long": lambda: speed_table.long(measured("speed")),
+    "gpu-pipelines": lambda: list(gpu_table.pipelines(measured("gpu-h200"))),
+    "gpu-networks": lambda: list(gpu_table.networks(measured("gpu-h200"))),
+    "gpu-accuracy": lambda: list(gpu_table.accuracy(measured("gpu-h200"))),
     "scale-time": lambda: cost.time_table(cost.Job()),
     "scale-size": lambda: cost.size_table(cost.Job()),
     "scale-workers": lambda: simulate.table(measured("scale")["rows"]),

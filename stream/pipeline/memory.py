@@ -9,11 +9,12 @@ _RGB, _DEPTH = 3, 4
 """Bytes per pixel: uint8 × 3, and float32."""
 _DECODER, _ENCODER = 30, 150
 """Bytes per pixel that libavcodec holds. Decoder: 20 images of 1.5 bytes (16 references and those waiting). Encoder:
-x264's look-ahead of 25 images with their half-pixel planes, 6 bytes each (`veryfast`; measured: 110)."""
+x264's look-ahead of 25 images with their half-pixel planes, 6 bytes each (`veryfast`; measured at 1080p: 97 with two
+threads, 131 with six, the most)."""
 
 _MEASURED_ENCODER = 100
-"""The same without a margin: what a video cannot do without. At 7680×4320, decoded from H.264 and encoded with x264,
-the whole run peaks at 5.4 GB where 8 GB are free: 147 bytes per pixel beside the program."""
+"""The same without a margin, with two threads: what a video cannot do without. At 7680×4320, decoded from H.264 and
+encoded with x264, the whole run peaks at 5.4 GB where 8 GB are free: 147 bytes per pixel beside the program."""
 _STAGED = _RGB + _RGB + _DEPTH
 """Bytes per pixel of a frame on its way to the output: the image, its copy in the network's slot, and its depth."""
 _FEWEST = 4

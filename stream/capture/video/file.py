@@ -4,7 +4,6 @@ Invariant: every decodable frame is delivered; one line in `log.warnings` says w
 """
 
 import math
-import os
 import re
 import threading
 import time
@@ -24,6 +23,7 @@ from stream.capture.video.playlist import HLS, Folder
 from stream.capture.video.timeline import Clock
 from stream.errors import SourceError, SourceNotFoundError, UsageError, reason_of, redacted
 from stream.frames import Frame, SourceInfo, SourceKind
+from stream.machine import usable_cores
 from stream.media import av, file_url, refused_format
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class VideoSource(Source):
         try:
             self._stream = stream = choose_video_stream(self._container, self._name)
             stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
+            stream.codec_context.thread_count = threads or max(1, min(4, usable_cores() // 2))
             self._reader = PacketReader(
                 self._container,
                 stream,
