@@ -57,6 +57,7 @@ def is_quiet(seen: Trace, folder: Path) -> None:
     assert left_at_home(folder) == set()
 
 
+@pytest.mark.slow
 def test_what_runs_networks_sends_nothing_and_leaves_no_identifier(tmp_path: Path) -> None:
     is_quiet(trace(LIBRARIES, tmp_path), tmp_path)
 

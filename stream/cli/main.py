@@ -83,6 +83,9 @@ for _command in (run, batch, join, demo, render, compare, survey, models, weight
 def main() -> NoReturn:
     """Entry point: every error becomes one line on stderr and the right exit code."""
     terminal.prepare()
+    # Read when torch is loaded. By default its threads spin while they wait for one another, and where another program
+    # needs a core, all of them wait for the one that has none (docs/speed.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Pillow warns about damaged metadata, which no depth map depends on. The filters are ours to set in this process.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logging.getLogger("depthstream").addHandler(logging.NullHandler())  # the display prints notes and skipped inputs

@@ -237,6 +237,7 @@ def hang_up(connection: object, stopped: threading.Event) -> None:
     """Accepts and says nothing."""
 
 
+@pytest.mark.slow
 def test_a_camera_that_restarts_is_recorded_into_one_file(clip: Path, tmp_path: Path) -> None:
     def playing() -> Talk:
         return RtspCamera(clip, hangs_up=True).talk

@@ -128,6 +128,7 @@ def test_a_folder_is_the_same_with_what_cannot_be_read(tmp_path: Path) -> None:
     same_in_a_sandbox(tmp_path, fps=25, max_frames=5)
 
 
+@pytest.mark.slow
 def test_linear_light_is_the_same(tmp_path: Path) -> None:
     for suffix in (".hdr", ".exr", ".pfm"):
         path = linear(tmp_path / f"a{suffix}", scene(40, 64).astype(np.float32) / 99)
@@ -148,6 +149,7 @@ def test_a_pipe_is_decoded_as_it_arrives(tmp_path: Path) -> None:
         assert source.info.name == "stdin"
 
 
+@pytest.mark.slow
 def test_one_picture_that_crashes_hangs_or_eats_memory_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

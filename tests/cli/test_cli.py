@@ -151,6 +151,7 @@ def test_probe(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "pattern" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_demo_runs_and_says_where_the_result_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,3 +138,16 @@ def test_json_and_yaml_are_escaped_in_their_own_way(tmp_path: Path) -> None:
     assert not {"\u202e", "\x7f", "\x9b", "\u2028"} & set(config)
     (tmp_path / "c.yaml").write_text(config, encoding="utf-8")
     assert load(tmp_path / "c.yaml")["source"] == name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp says what it has read")
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_wants_otherwise(
+    given: str | None, used: str, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if given is None else {"OMP_WAIT_POLICY": given})
+    command = [sys.executable, "-m", "stream", "run", "pattern:testsrc2", "--max-frames", "1", "-o", "out.mp4"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{used}'" in done.stderr

@@ -302,6 +302,7 @@ def test_photos_give_sheets_a_contact_sheet_and_numbers(small_weights: Path) -> 
     assert report["skipped"][0]["name"] == "broken.jpg"
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_together_give_the_same(
     small_weights: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

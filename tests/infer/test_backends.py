@@ -247,7 +247,7 @@ def test_the_programs_own_warnings_are_heard_after_a_conversion_that_failed(tmp_
     assert logging.getLogger().level == level
 
 
-@pytest.mark.parametrize("name", ["openvino", "onnx"])
+@pytest.mark.parametrize("name", ["openvino", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_every_backend_holds_several_sizes(name: str, tmp_path: Path) -> None:
     """Of a small network, whose export takes a second instead of five."""
     check_backend(loaded(), name, tmp_path, [WIDE, TALL])

@@ -90,6 +90,7 @@ def test_a_viewer_gets_the_newest_picture(live: Live) -> None:
     until(lambda: live.sink.viewers == 0, "it to be counted out")
 
 
+@pytest.mark.slow
 def test_a_stalled_viewer_holds_nobody_up_and_gathers_nothing(live: Live) -> None:
     stalled, quick = live.connect(), live.connect()
     until(lambda: live.sink.viewers == 2, "two viewers")

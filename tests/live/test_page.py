@@ -87,6 +87,7 @@ class Page:
         Select(self.find(name)).select_by_value(value)
 
 
+@pytest.mark.slow
 def test_people_at_the_page(browser: Any, tmp_path: Path) -> None:
     with serving(tmp_path, "--input-size", "64") as (process, url):
         first = Page(browser, url)

@@ -114,6 +114,7 @@ def differs(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(int) - b.astype(int)).mean())
 
 
+@pytest.mark.slow
 def test_a_person_at_the_window(child: subprocess.Popen[str], display: str, tmp_path: Path) -> None:
     screen = Screen(display)
 

@@ -32,8 +32,14 @@ BF16_RMS = 0.05
 """Limit of bf16's error, root mean square in standard deviations; measured 0.01 to 0.034."""
 HEAVY_PARAMETERS = 60e6
 """Larger models are left to the slow tests, and so is what differs from a model of every run by its weights alone."""
-SAME_CODE = {"depth_anything_v1_vits", "depth_anything_v2_vits", "zipdepth_base-input_size256"}
-"""`depth_anything_v2_vits` is in every run at another size, and at its own with the metric model's last layer."""
+SAME_CODE = {
+    "depth_anything_v1_vits",
+    "depth_anything_v2_metric_hypersim_vits",
+    "depth_anything_v2_vits",
+    "zipdepth_base-input_size256",
+    "zipdepth_base_npu",
+}
+"""`depth_anything_v2_vits` and `zipdepth_base` are in every run, each at one size."""
 LARGER_OF_A_KIND = {
     "depth_anything_metric_depth_indoor",
     "depth_anything_v1_vitl",
@@ -47,9 +53,9 @@ LARGER_OF_A_KIND = {
     "dpt_swin2_large_384",
 }
 """Before a release alone: a smaller network, or a smaller input of the same one, has the same code."""
-BF16_SIZES = {"depth_anything_v2_vits": 140, "midas_v21_small_256": 128, "dpt_levit_224": 224}
-"""Input sizes of bf16's tests in every run: a processor without bf16 instructions takes 25 s for one picture of
-Depth Anything's own size. The tests before a release compare the networks in their own sizes."""
+BF16_SIZES = {"midas_v21_small_256": 128, "depth_anything_v2_vits": 140, "dpt_levit_224": 224}
+"""Input sizes of bf16's tests, the first of which is in every run: a processor without bf16 instructions takes 25 s for
+one picture of Depth Anything's own size. The tests before a release compare the networks in their own sizes."""
 
 
 def marked(path: Path) -> Any:
@@ -140,7 +146,10 @@ def test_numbers_are_the_official_ones_through_the_whole_path(
 
 
 BF16 = [
-    *(pytest.param(FILES[0].with_name(f"{name}.json"), size, id=name) for name, size in BF16_SIZES.items()),
+    *(
+        pytest.param(FILES[0].with_name(f"{name}.json"), size, id=name, marks=[pytest.mark.slow] if number else [])
+        for number, (name, size) in enumerate(BF16_SIZES.items())
+    ),
     *(
         pytest.param(path, None, id=f"{path.stem} in its own size", marks=pytest.mark.release)
         for path in FILES

@@ -65,6 +65,7 @@ def test_the_table_of_models_that_need_timm_is_complete() -> None:
     assert set(with_timm) | set(without) <= {spec.architecture for spec in catalog.MODELS}
 
 
+@pytest.mark.slow
 def test_timm_is_imported_in_the_background_where_it_is_needed_beside_torchvision_of_any_build() -> None:
     """Beside a CPU-only torch, PyPI's torchvision has no operators; beside a torch of its own build it has all."""
     python(
@@ -129,6 +130,7 @@ assert not torchvision_ops.is_active()
 IMPORT = "from stream.models import torchvision_ops\ntorchvision_ops.import_torchvision()\nimport torchvision\n"
 
 
+@pytest.mark.slow
 def test_nothing_is_defined_where_the_operators_exist() -> None:
     python(
         f"""

@@ -29,6 +29,7 @@ def test_the_ceiling_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rotation_deg", [0, 90])
+@pytest.mark.slow
 def test_decoded_frames_do_not_wait_for_the_garbage_collector(rotation_deg: int, tmp_path: Path) -> None:
     source = VideoSource(write_video(tmp_path / "clip.mp4", frames=60, rotation_deg=rotation_deg))
     while gc.collect():  # what earlier tests have left may take several passes

@@ -233,6 +233,7 @@ def test_numbers_of_a_long_video_are_made_in_one_piece(s3: S3Server, tmp_path: P
     assert (again["earlier"], again["failed"], again["done"]) == (0, 1, 0), "the files that are left are not replaced"
 
 
+@pytest.mark.slow
 def test_a_long_video_goes_to_a_bucket_and_stays_done(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

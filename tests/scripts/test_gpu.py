@@ -64,6 +64,7 @@ def rows(record: Any) -> dict[str, Any]:
     return {row["key"]: row.get("error") for row in record.content["rows"]}
 
 
+@pytest.mark.slow
 def test_a_row_that_hangs_or_kills_its_process_costs_no_other(gpu: ModuleType, tmp_path: Path) -> None:
     record = gpu.Record(tmp_path / "gpu.json")
     plan = worker("a", "dies", "hangs", "lacks", "z")
@@ -79,6 +80,7 @@ def test_a_row_that_hangs_or_kills_its_process_costs_no_other(gpu: ModuleType, t
     }
 
 
+@pytest.mark.slow
 def test_a_call_that_is_cut_off_loses_one_row_and_the_next_goes_on(gpu: ModuleType, tmp_path: Path) -> None:
     record = gpu.Record(tmp_path / "gpu.json")
     gpu.run_step("codecs", record, worker=worker("a", "hangs", "z"), limit_s=600, deadline=time.monotonic() + 5)

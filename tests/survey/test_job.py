@@ -116,6 +116,7 @@ def test_several_folders_give_one_report_that_names_photos_apart_and_what_was_sk
     assert files("out") == listed | {"report.html", "survey.json", "survey.csv"}
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_into_memory_together_give_the_same(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def numbers(path: str | Path) -> Survey:
     return Survey.model_validate(json.loads(Path(path).read_text(), parse_constant=refuse))
 
 
+@pytest.mark.slow
 def test_styles_are_measured_shown_and_counted(
     models: Models, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
