@@ -129,6 +129,7 @@ def test_a_peer_that_never_answers_runs_into_the_open_timeout(scheme: str) -> No
         open_network(f"{scheme}://127.0.0.1:{port}/x", open_timeout_s=SHORT_S)
 
 
+@pytest.mark.slow
 def test_a_file_whose_server_stalls_runs_into_the_read_timeout(tmp_path: Path) -> None:
     long = write_video(
         tmp_path / "long.mp4", frames=200, size_hw=(240, 320), mux_options={"movflags": "faststart"}, draw=noisy

@@ -282,6 +282,7 @@ def test_what_the_run_takes_does_not_count_against_a_reconnection(clip: Path, mo
     assert source.log.reconnects == 1
 
 
+@pytest.mark.slow
 def test_a_stream_that_does_not_come_back_is_an_error_after_the_asked_time(clip: Path, tmp_path: Path) -> None:
     from stream.cli.main import invoke
 

@@ -288,6 +288,7 @@ def test_warnings_as_errors_skip_a_picture_and_name_the_warning(tmp_path: Path) 
     assert warnings.filters == filters
 
 
+@pytest.mark.slow
 def test_the_command_prints_no_warning_of_pillow(tmp_path: Path) -> None:
     path = files.save(tmp_path / "a.jpg", files.scene(), exif=files.exif_with_damaged_tag(1))
     done = forked.run(["probe", str(path)])

@@ -405,6 +405,7 @@ def test_a_full_disk_while_maps_are_stored_is_an_error_that_cleans_up(
     assert not Path("photos_compare").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_one_model_rejects_is_named_with_the_model_and_the_reason(
     small_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_module_of_ones_own_writes_a_picture(example: Run, tmp_path: Path) -> 
     assert rows[-10:].mean() > rows[:10].mean() + 100, "near is bright"
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_on_every_image(example: Run, tmp_path: Path) -> None:
     model = "midas_v21_small_256"
     weights = tmp_path / "weights.pt"

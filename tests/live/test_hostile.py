@@ -211,6 +211,7 @@ def test_who_does_not_take_an_answer_is_closed(serve: Callable[..., Live], monke
         until(lambda: live.sink.counters.get("page_closed_not_reading"), "the deadline")
 
 
+@pytest.mark.slow
 def test_who_reads_steadily_gets_the_whole_answer(serve: Callable[..., Live], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALL_S", 1.0)
     live = serve()

@@ -391,6 +391,7 @@ def test_without_another_output_the_loss_of_the_display_is_one_line(
 
 
 @linux
+@pytest.mark.slow
 def test_a_busy_window_holds_nothing_up_and_shows_the_newest(display: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", display)
     window = WindowProcess("busy", SIZE)

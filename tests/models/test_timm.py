@@ -29,6 +29,7 @@ def python(code: str, *arguments: object) -> str:
     return done.stdout.decode()
 
 
+@pytest.mark.slow
 def test_other_models_and_light_commands_do_not_import_timm() -> None:
     python(
         f"""
@@ -194,6 +195,7 @@ def test_buffers_that_are_in_no_file_have_their_values(version: int) -> None:
     assert all(torch.equal(ours[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.slow
 def test_synthetic_weights_leave_nothing_empty() -> None:
     network = with_synthetic_weights(registry.find("dpt_swin2_tiny_256")).network
     assert not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))

@@ -33,13 +33,18 @@ QUICK = {("video_depth_anything_vits", 0), ("video_depth_anything_vits", 7)}
 """A clip of 54 frames, in windows and as a stream."""
 
 
+def marks(mode: str) -> Any:
+    """Every run has the windows of one clip; its stream is slow."""
+    return [] if mode == "window" else pytest.mark.slow
+
+
 def cases(mode: str) -> list[Any]:
     return [
         pytest.param(
             path,
             number,
             id=f"{path.stem} {number}",
-            marks=[] if (path.stem, number) in QUICK else pytest.mark.release,
+            marks=marks(mode) if (path.stem, number) in QUICK else pytest.mark.release,
         )
         for path in CLIPS
         for number, case in enumerate(clip_reference(path)["cases"])

@@ -317,6 +317,7 @@ def test_the_numbers_of_a_clip_are_those_of_its_models(tmp_path: Path) -> None:
     assert float(left) == pytest.approx(cuts["dull"].value, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bounded_number_of_frames_is_looked_at_and_only_their_pictures_stay(tmp_path: Path) -> None:
     sink, _report, folder = made_up(tmp_path)
     fed(sink, 132, scene_of=12)
@@ -458,6 +459,7 @@ def test_a_part_of_a_clip_is_surveyed_with_its_times(clip: Path, small_weights: 
     assert len(decoded(tmp_path / "out" / VIDEO)) == 6
 
 
+@pytest.mark.slow
 def test_an_interruption_leaves_a_film_that_plays_and_a_report_that_says_so(
     clip: Path, small_weights: Path, tmp_path: Path
 ) -> None:

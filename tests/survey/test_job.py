@@ -160,6 +160,7 @@ def surveyed(
     return survey_config(config, photos, models, on_progress=on_progress).exit_code
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished_and_the_next_survey_replaces_just_that(models: Models) -> None:
     photos(16)
     assert surveyed(models, ["photos"], interrupted(after=3)) == 130
