@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stream.bench.synthetic_weights import with_synthetic_weights
-from stream.infer.backends.graphs import MOST_GRAPHS, WARM_UP, CudaRecorder, Graphs, Tensors
+from stream.infer.backends.graphs import MOST_GRAPHS, UNUSED_CALLS, WARM_UP, CudaRecorder, Graphs, Tensors
 from stream.infer.engine import Engine
 from stream.infer.temporal import Stepper
 from stream.models import registry
@@ -92,6 +92,20 @@ def test_no_more_are_kept_than_may_be() -> None:
         for i in range(WARM_UP + 2):
             assert torch.equal(run(doubled, torch.full((size,), float(i))), torch.full((size,), 2.0 * i))
     assert recorder.recorded == MOST_GRAPHS
+
+
+def test_a_size_that_comes_no_more_makes_room_and_sizes_that_take_turns_do_not() -> None:
+    recorder = Recorder()
+    made = graphs(recorder)[0]
+    for _ in range(2 * UNUSED_CALLS):
+        for size in range(1, MOST_GRAPHS + 2):
+            made.run(doubled, torch.zeros(size))
+    assert recorder.recorded == MOST_GRAPHS
+    for i in range(2 * UNUSED_CALLS):
+        assert torch.equal(made.run(doubled, torch.full((9,), float(i))), torch.full((9,), 2.0 * i))
+    assert recorder.recorded == MOST_GRAPHS + 1
+    assert len(made.held) == MOST_GRAPHS
+    assert {tuple(graph.inputs[0].shape) for graph in made.held} == {(2,), (3,), (4,), (9,)}
 
 
 def test_sizes_that_do_not_come_again_are_not_recorded() -> None:

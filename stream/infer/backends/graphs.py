@@ -21,6 +21,9 @@ MOST_GRAPHS = 4
 WARM_UP = 3
 """Calls before a recording: libraries choose kernels and take memory in the first ones, and a size that never comes
 again, as in a folder of photos, is not worth recording."""
+UNUSED_CALLS = 64
+"""Calls after which a graph that none of them used makes room for another, as when `--target-fps` has changed the size.
+Sizes that take turns are used more often than that; those beyond the fourth run without a graph then."""
 _MOST_COUNTED = 256
 """Shapes whose calls are counted."""
 
@@ -49,19 +52,21 @@ class CudaRecorder:
         return outputs, graph.replay
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Graph:
     """A recording.
 
     Attributes:
         inputs, outputs: the tensors that it reads and writes.
         tables: others that it reads, which networks keep for the sizes that they saw last.
+        used: number of the last call that replayed it.
     """
 
     replay: Callable[[], None]
     inputs: tuple[Tensor, ...]
     outputs: Tensors
     tables: tuple[Tensor, ...]
+    used: int = 0
 
 
 class Graphs:
@@ -76,6 +81,7 @@ class Graphs:
         self._record, self._notes, self._counters = record, notes, counters
         self._graphs: dict[Hashable, Graph] = {}
         self._calls: Counter[Hashable] = Counter()
+        self._call = 0
         self._is_off = False
 
     @property
@@ -92,9 +98,11 @@ class Graphs:
         if self._is_off:
             return function(*inputs, *fixed)
         key = (function, fixed, *((x.shape, x.dtype, x.stride()) for x in inputs))
+        self._call += 1
         graph = self._graphs.get(key) or self._recorded(key, function, inputs, fixed)
         if graph is None:
             return self._directly(function, inputs, fixed)
+        graph.used = self._call
         torch._foreach_copy_(graph.inputs, inputs)  # at once: a frame of a video model brings 250 tensors
         graph.replay()
         if isinstance(graph.outputs, Tensor):
@@ -112,7 +120,7 @@ class Graphs:
         if key not in self._calls and len(self._calls) >= _MOST_COUNTED:
             self._calls.clear()
         self._calls[key] += 1
-        if self._calls[key] <= WARM_UP or len(self._graphs) >= MOST_GRAPHS:
+        if self._calls[key] <= WARM_UP or not self._has_room():
             return None
         try:
             ours = tuple(x.clone() for x in inputs)
@@ -128,6 +136,15 @@ class Graphs:
             return None
         graph = self._graphs[key] = Graph(replay=replay, inputs=ours, outputs=outputs, tables=tuple(tables))
         return graph
+
+    def _has_room(self) -> bool:
+        if len(self._graphs) < MOST_GRAPHS:
+            return True
+        oldest = min(self._graphs, key=lambda key: self._graphs[key].used)
+        if self._call - self._graphs[oldest].used <= UNUSED_CALLS:
+            return False
+        del self._graphs[oldest], self._calls[oldest]
+        return True
 
     def _directly(
         self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...], fixed: tuple[Hashable, ...]
