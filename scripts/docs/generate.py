@@ -136,6 +136,8 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "speed-machine": lambda: [speed_table.machine(measured("speed")) + ":"],
     "speed-short": lambda: speed_table.short(measured("speed")),
     "speed-long": lambda: speed_table.long(measured("speed")),
+    "speed-machine-avx2": lambda: [speed_table.machine(measured("speed-avx2")) + ":"],
+    "speed-long-avx2": lambda: speed_table.long(measured("speed-avx2")),
     "gpu-pipelines": lambda: list(gpu_table.pipelines(measured("gpu-h200"))),
     "gpu-networks": lambda: list(gpu_table.networks(measured("gpu-h200"))),
     "gpu-accuracy": lambda: list(gpu_table.accuracy(measured("gpu-h200"))),

@@ -107,8 +107,9 @@ class Engine:
         self.threads = resolve_threads(threads, self.device, self.spec)
         self._executor = executor or executor_for(self.device, self.threads)
         self._phases = BatchPhases(
-            self.spec, self._executor, batch=batch, refines=refines, fov=fov, notes=self._notes, counters=self._counters
-        )
+            self.spec, self._executor, batch=batch, refines=refines, fov=fov, give_back=self._give_back,
+            notes=self._notes, counters=self._counters,
+        )  # fmt: skip
         self._use_inference_size()
         calibration_set = None
         if self.precision == "int8":
@@ -421,6 +422,12 @@ class Engine:
         if not isinstance(backend, Eager):  # found for an earlier run that took each frame alone
             self._backend = backend = choose.eager(replace(self._options, batch=self.batch))
         return backend
+
+    def _give_back(self) -> bool:
+        """Drop the CUDA graphs, because their memory is needed; False if there are none."""
+        backend = self._backend
+        eager = backend.eager if isinstance(backend, Auto) else backend
+        return isinstance(eager, Eager) and eager.give_back()
 
     def count_in_fp32(self, frames: int) -> None:
         """Count frames that are computed in fp32 because the engine's own precision gave no finite depth."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,13 +23,14 @@ from stream.infer.joining import Joined
 from stream.infer.preprocess import Preprocessor, resized_on_host
 from stream.infer.refine import refine
 from stream.models.answer import Answer, View
-from stream.models.memory import is_out_of_memory
+from stream.models.memory import is_out_of_memory, release_cached
 from stream.models.registry import answer_of
 from stream.models.spec import ModelSpec
 from stream.models.temporal import Past
 
 _NOTHING_TO_REFINE = "--refine changes nothing in images that are no larger than the network's map of them"
 
+T = TypeVar("T")
 Outputs = tuple[Tensor, ...]
 """What a network computed for one picture, without the batch axis; of most networks one map h×w."""
 
@@ -98,6 +100,7 @@ class BatchPhases:
         batch: most frames in one forward pass; halved when the device runs out of memory.
         refines: depth follows the edges of the frames, see `refine`.
         fov: see `View`.
+        give_back: drops what only makes the network faster, so that the device has memory; False if there is nothing.
         notes, counters: where fallbacks are recorded.
     """
 
@@ -109,11 +112,12 @@ class BatchPhases:
         batch: int,
         refines: bool,
         fov: float | None = None,
+        give_back: Callable[[], bool],
         notes: list[str],
         counters: Counter[str],
     ) -> None:
         self.batch = batch
-        self._refines, self._fov = refines, fov
+        self._refines, self._fov, self._give_back = refines, fov, give_back
         self.inference_size = spec.input.size_hw[0]
         """N, which the size of a network's input follows from; only changed while nothing is pending."""
         self._answer = answer_of(spec)
@@ -133,24 +137,21 @@ class BatchPhases:
             arrays = [frame.rgb for frame in frames]
             resized = [self._resized(rgb, size_hw) for rgb in arrays] if resample.is_on_host else []
             images = slot.images = self._upload(slot, arrays if self._refines else resized or arrays)
+
+            def prepared() -> Sequence[Tensor]:
+                ours = images
+                if resized and self._refines:  # `refine` needs the frames, the network what became of them
+                    ours = [torch.tensor(rgb, device=self._executor.device) for rgb in resized]
+                return [self.preprocess(x, size_hw, backend.dtype, backend.memory_format) for x in ours]
+
             with self._executor.computing(slot.uploaded):
-                try:
-                    if resized and self._refines:  # `refine` needs the frames, the network what became of them
-                        images = [torch.tensor(rgb, device=self._executor.device) for rgb in resized]
-                    inputs = [self.preprocess(x, size_hw, backend.dtype, backend.memory_format) for x in images]
-                except torch.OutOfMemoryError as error:
-                    raise self._too_large(len(frames)) from error
+                inputs = self._fitting(prepared, len(frames))
                 slot.computed = self._executor.event()  # the network does not read the slot; `finish` may
             return inputs
 
     def prepare_one(self, frame: Frame, size_hw: tuple[int, int], backend: Backend) -> Tensor:
         """The network input of one frame, 1×3×h×w, made without a slot. Raises like `prepare`."""
-        try:
-            return self.input_of(frame, size_hw, backend.dtype, backend.memory_format)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise self._too_large(1) from error
-            raise
+        return self._fitting(lambda: self.input_of(frame, size_hw, backend.dtype, backend.memory_format), 1)
 
     def input_of(
         self, frame: Frame, size_hw: tuple[int, int], dtype: torch.dtype, memory_format: torch.memory_format
@@ -189,12 +190,8 @@ class BatchPhases:
             ModelError: it does not fit into the device's memory.
         """
         with torch.inference_mode(), self._executor.computing(None):
-            try:
-                return backend.temporal.window(features, count=count).unbind()
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise self._too_large(len(features), in_window=True) from error
-                raise
+            maps = self._fitting(lambda: backend.temporal.window(features, count=count), len(features), in_window=True)
+            return maps.unbind()
 
     def step(self, inputs: Sequence[Tensor], backend: Eager, state: State) -> Sequence[Outputs]:
         """The map of the next frame of a clip; it becomes part of `state`.
@@ -204,12 +201,7 @@ class BatchPhases:
         """
         (x,) = inputs
         with torch.inference_mode(), self._executor.computing(None):
-            try:
-                output, state.past = backend.step(x, state.past)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise self._too_large(1) from error
-                raise
+            output, state.past = self._fitting(lambda: backend.step(x, state.past), 1)
             return [(output[0],)]
 
     def _in_parts(
@@ -220,15 +212,31 @@ class BatchPhases:
         with torch.inference_mode(), self._executor.computing(None):
             # Retrying outside the `except` matters: the exception keeps the tensors of the failed attempt alive.
             while (outputs := self._attempt(inputs, run)) is None:
+                if self._give_back():
+                    continue
                 tried = min(self.batch, len(inputs))
                 if tried == 1:
                     raise self._too_large(1)
                 self.batch = backend.batch = tried // 2
                 self._counters["batch_halvings"] += 1
                 self._notes.append(f"{device} ran out of memory: batch reduced to {self.batch}")
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                release_cached()
             return outputs
+
+    def _fitting(self, work: Callable[[], T], frames: int, *, in_window: bool = False) -> T:
+        """What `work` gives; tried again as long as `give_back` finds memory for it.
+
+        Raises:
+            ModelError: it does not fit into the device's memory.
+        """
+        while True:
+            try:
+                return work()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._give_back():
+                    raise self._too_large(frames, in_window=in_window) from error
 
     def finish(self, outputs: Sequence[Outputs], slot: Slot) -> PendingResults:
         """Resize network outputs to the frames' sizes and start copying them to the host.
@@ -238,12 +246,8 @@ class BatchPhases:
         """
         with torch.inference_mode():
             with self._executor.computing(None):
-                try:
-                    answers = [
-                        self._at_frame_size(*triple) for triple in zip(outputs, slot.frames, slot.images, strict=True)
-                    ]
-                except torch.OutOfMemoryError as error:
-                    raise self._too_large(len(outputs)) from error
+                triples = list(zip(outputs, slot.frames, slot.images, strict=True))
+                answers = self._fitting(lambda: [self._at_frame_size(*triple) for triple in triples], len(outputs))
                 # The network's outputs are checked, not the upsampled map: at 1080p that takes 8 ms on a CPU.
                 is_finite = torch.stack([_is_finite(output) for output in outputs])
                 computed = self._executor.event()
@@ -275,19 +279,19 @@ class BatchPhases:
 
     def finish_joined(self, joined: Joined, frame: Frame) -> PendingResults:
         """Like `finish`, for a frame whose map is joined from windows and known to be finite."""
+        upsample = self._spec.upsample
+
+        def finished() -> tuple[Answer, bool]:
+            answer = Answer(values=joined.at(frame.size, upsample).contiguous())
+            if not self._refines:
+                return answer, False
+            answer = replace(answer, network=joined.at(None, upsample))
+            image = torch.tensor(frame.rgb, device=self._executor.device)
+            return self._refined(answer, image), self._may_refine(answer, image)
+
         with torch.inference_mode():
             with self._executor.computing(None):
-                upsample = self._spec.upsample
-                try:
-                    answer = Answer(values=joined.at(frame.size, upsample).contiguous())
-                    refined = False
-                    if self._refines:
-                        answer = replace(answer, network=joined.at(None, upsample))
-                        image = torch.tensor(frame.rgb, device=self._executor.device)
-                        refined = self._may_refine(answer, image)
-                        answer = self._refined(answer, image)
-                except torch.OutOfMemoryError as error:
-                    raise self._too_large(1) from error
+                answer, refined = self._fitting(finished, 1)
                 computed = self._executor.event()
             with self._executor.downloading(computed):
                 return PendingResults(
@@ -323,11 +327,8 @@ class BatchPhases:
         if slot.uploaded is not None:
             slot.uploaded.synchronize()  # the copy engine may still read the host buffer
         if slot.host is None or slot.device is None or slot.host.numel() < total:
-            try:
-                slot.host = self._executor.host_buffer(total)
-                slot.device = self._executor.device_buffer(slot.host)
-            except torch.OutOfMemoryError as error:
-                raise self._too_large(len(arrays)) from error
+            buffer = slot.host = self._executor.host_buffer(total)
+            slot.device = self._fitting(lambda: self._executor.device_buffer(buffer), len(arrays))
         host = slot.host.numpy()
         images, offset = [], 0
         for rgb in arrays:

@@ -5,6 +5,8 @@ below it, for 8-bit video to H.264, and tests/pipeline/test_memory.py for stills
 take twice the bytes, other encoders differ, and the writers of png16 and exr hold a few more images.
 """
 
+from stream.machine import encoder_threads
+
 _RGB, _DEPTH = 3, 4
 """Bytes per pixel: uint8 × 3, and float32."""
 _DECODER, _ENCODER = 30, 150
@@ -12,9 +14,10 @@ _DECODER, _ENCODER = 30, 150
 x264's look-ahead of 25 images with their half-pixel planes, 6 bytes each (`veryfast`; measured at 1080p: 97 with two
 threads, 131 with six, the most)."""
 
-_MEASURED_ENCODER = 100
-"""The same without a margin, with two threads: what a video cannot do without. At 7680×4320, decoded from H.264 and
-encoded with x264, the whole run peaks at 5.4 GB where 8 GB are free: 147 bytes per pixel beside the program."""
+_MEASURED_ENCODER, _ENCODER_THREAD = 83, 8.5
+"""The same without a margin, and what each of the encoder's threads adds: what a video cannot do without. At 7680×4320,
+decoded from H.264 and encoded with x264 and two threads, the whole run peaks at 5.4 GB where 8 GB are free: 147 bytes
+per pixel beside the program."""
 _STAGED = _RGB + _RGB + _DEPTH
 """Bytes per pixel of a frame on its way to the output: the image, its copy in the network's slot, and its depth."""
 _FEWEST = 4
@@ -102,7 +105,8 @@ def least_bytes(
     """
     pixels, out_pixels = size_hw[0] * size_hw[1], out_size_hw[0] * out_size_hw[1]
     in_frames = pixels * (_DECODER + _FEWEST * _STAGED + holds * _RGB) + out_pixels * 2 * _RGB + kept
-    return in_frames + (out_pixels * _MEASURED_ENCODER if encodes else 0) + _SLACK
+    encoder = round(out_pixels * (_MEASURED_ENCODER + _ENCODER_THREAD * encoder_threads())) if encodes else 0
+    return in_frames + encoder + _SLACK
 
 
 def staged_bytes(

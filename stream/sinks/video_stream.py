@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from stream.machine import usable_cores
+from stream.machine import encoder_threads
 from stream.media import RgbConverter, file_url, open_input
 from stream.sinks.encoders import Encoding
 
@@ -22,9 +22,6 @@ _FRAGMENT_US = 1_000_000
 """What a killed process loses at most, besides the encoder's delay: about 40 frames with libx264, none if live."""
 _WITH_LOW_LATENCY = ("libx264", "libx265")
 _MAX_TIMESCALE = 2**31 - 1  # 32 bits in MP4, and FFmpeg's option is a signed int
-MOST_THREADS = 6
-"""Of an encoder. On 16 cores libx264 encoded, rendering included, 169, 239, 310 and 301 frames of 640×480 a second with
-2, 4, 6 and 8 threads, and 33, 48, 62 and 57 of 1080p."""
 DEFAULT_RATE = Fraction(30)
 """For the encoder's rate control alone, if the source has no rate."""
 
@@ -93,12 +90,6 @@ def add_video_stream(
     context.thread_count, context.thread_type = encoder_threads(), "SLICE" if has_slices else "FRAME"
     tag_video_stream(stream, encoding, converter)
     return stream
-
-
-def encoder_threads() -> int:
-    """Threads of an encoder: half of the cores, at least two. On two cores, one thread takes 6.0 ms for a 1330×480
-    frame, two take 3.7 ms for 3 % more CPU."""
-    return max(2, min(MOST_THREADS, usable_cores() // 2))
 
 
 def tag_video_stream(stream: "VideoStream", encoding: Encoding, converter: RgbConverter) -> None:

@@ -1,5 +1,7 @@
 """Tests for stream.infer.backends.graphs: with a recorder that any device can have, and on CUDA with its own."""
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +12,27 @@ import torch
 from torch import Tensor
 
 from stream.bench.synthetic_weights import with_synthetic_weights
+from stream.infer.backends.eager import Eager
 from stream.infer.backends.graphs import MOST_GRAPHS, UNUSED_CALLS, WARM_UP, CudaRecorder, Graphs, Tensors
 from stream.infer.engine import Engine
+from stream.infer.executor import SerialExecutor
 from stream.infer.temporal import Stepper
 from stream.models import registry
 from stream.models.layers import SizeCache
-from tests.support.tiny_model import frame
+from tests.support.tiny_model import Tiny, frame, loaded
 
+CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in (
+        "da3_small", "dpt_beit_base_384", "dpt_hybrid_384", "dpt_large_384", "dpt_levit_224", "dpt_next_vit_large_384",
+        "dpt_swin2_tiny_256", "midas_v21_384", "midas_v21_small_256", "moge_2_vits_normal", "zipdepth_base",
+    )
+]  # fmt: skip
+"""The smallest network of each architecture, besides those of every run."""
 
 
 class Recorder:
@@ -61,7 +76,7 @@ def test_calls_are_replayed_once_they_are_warm_and_results_stay() -> None:
     recorder = Recorder()
     run = graphs(recorder)[0].run
     results = [run(doubled, torch.full((2, 3), float(i))) for i in range(10)]
-    assert (recorder.recorded, recorder.replays) == (1, 10 - WARM_UP)
+    assert (recorder.recorded, recorder.replays) == (1, 1 + 10 - WARM_UP)  # one replay is a check
     assert [float(result[0, 0]) for result in results] == [2.0 * i for i in range(10)]
 
 
@@ -128,25 +143,113 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once() -> None:
     assert note.endswith("which only costs speed: operation not permitted when stream is capturing")
 
 
-def test_graphs_make_room_when_the_network_needs_their_memory() -> None:
+def test_a_replay_that_gives_other_numbers_is_never_used() -> None:
+    """As one would of a network whose result depends on more than its input."""
+    calls = 0
+
+    def counting(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return x * calls
+
     made, notes, counters = graphs(Recorder())
-    for _ in range(WARM_UP + 2):
-        made.run(doubled, torch.zeros(2))
-    tries = 0
-
-    def hungry(x: Tensor) -> Tensor:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            raise torch.OutOfMemoryError("no memory")
-        return x + 1
-
-    assert torch.equal(made.run(hungry, torch.zeros(3)), torch.ones(3))
+    for i in range(1, WARM_UP + 1):
+        assert made.run(counting, torch.arange(3.0)).tolist() == [0.0, i, 2.0 * i]
+    assert not made.held
     assert counters == {"graph_failures": 1}
-    assert len(notes) == 1
-    tries = 0
-    with pytest.raises(torch.OutOfMemoryError):  # nothing is left to give up: the batch has to be smaller
-        made.run(hungry, torch.zeros(3))
+    assert notes == ["the network runs without CUDA graphs, which only costs speed: a replay gave other numbers"]
+
+
+def test_one_size_that_fails_keeps_no_other_from_a_graph() -> None:
+    recorder = Recorder()
+
+    def picky(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
+        if len(as_tuple(work())[0]) == 2:
+            raise RuntimeError("not this one")
+        return recorder(work)
+
+    made = graphs(picky)[0]
+    for size in (2, 3):
+        for _ in range(WARM_UP + 1):
+            made.run(doubled, torch.zeros(size))
+    assert [tuple(graph.inputs[0].shape) for graph in made.held] == [(3,)]
+
+
+def test_graphs_are_given_back_once_and_made_no_more() -> None:
+    made, notes, counters = graphs(Recorder())
+    assert not made.give_back()
+    for _ in range(WARM_UP + 1):
+        made.run(doubled, torch.zeros(2))
+    assert made.give_back()
+    assert not made.give_back()
+    for i in range(WARM_UP + 1):
+        assert torch.equal(made.run(doubled, torch.full((2,), float(i))), torch.full((2,), 2.0 * i))
+    assert not made.held
+    assert counters == {"graph_failures": 1}
+    assert notes == ["the network runs without CUDA graphs, which only costs speed: their memory is needed"]
+
+
+class Hungry(Tiny):
+    """Has no memory for more than `most` frames, or for none while anything is recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fits: Callable[[int], bool] = lambda _: True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fits(len(x)):
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(x)
+
+
+def test_an_engine_gives_graphs_back_before_it_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Hungry()
+    engine = Engine(loaded(network), device="cpu", precision="fp32", batch=4, executor=SerialExecutor(CPU))
+    backend = Eager(network, "fp32", batch=4, record=Recorder())
+    monkeypatch.setattr(engine, "_backend", backend)
+    pictures = [frame(i) for i in range(2)]
+    for _ in range(WARM_UP + 1):
+        expected = engine.infer(pictures)
+    assert backend.graphs == 1
+    network.fits = lambda _: backend.graphs == 0
+    found = engine.infer([frame(i) for i in range(4)])
+    assert backend.graphs == 0
+    np.testing.assert_array_equal(found[0].values, expected[0].values)
+    assert engine.counters == {"graph_failures": 1}
+    assert engine.batch == 4
+
+
+def test_a_network_ends_with_its_backend() -> None:
+    """Without the garbage collector: it holds the device's memory."""
+    network = Tiny()
+    ended = weakref.ref(network)
+    backend = Eager(network, "fp32", batch=1, record=Recorder())
+    with torch.inference_mode():
+        for _ in range(WARM_UP + 2):
+            backend(torch.zeros(1, 3, 8, 8))
+    assert backend.graphs == 1
+    gc.disable()
+    try:
+        del network, backend
+        assert ended() is None
+    finally:
+        gc.enable()
+
+
+@torch.inference_mode()
+def test_a_stream_through_recordings_is_the_stream() -> None:
+    network = with_synthetic_weights(registry.find("video_depth_anything_vits")).network
+    recorder = Recorder()
+    backend = Eager(network, "fp32", batch=1, record=recorder)
+    past = plain_past = None
+    for i in range(WARM_UP + 4):
+        x = torch.full((1, 3, 28, 28), i / 8)
+        found, past = backend.step(x, past)
+        expected, plain_past = backend.temporal.step(x, plain_past)
+        torch.testing.assert_close(found, expected)
+    assert recorder.replays
+    (features,), (expected_features,) = backend.features(x), backend.temporal.features(x)
+    assert all(torch.equal(a, b) for a, b in zip(features, expected_features, strict=True))
 
 
 def test_tables_of_a_recorded_size_outlive_the_cache() -> None:
@@ -172,7 +275,7 @@ def test_tables_of_a_recorded_size_outlive_the_cache() -> None:
 
 @pytest.mark.cuda
 @needs_cuda
-@pytest.mark.parametrize("name", ["starter", "depth_anything_v2_vits", "depth_anything_metric_depth_indoor"])
+@pytest.mark.parametrize("name", ["starter", "depth_anything_v2_vits", "depth_anything_metric_depth_indoor", *OTHERS])
 def test_a_graph_gives_what_the_network_gives(name: str) -> None:
     spec = registry.find(name)
     model = registry.load(name) if spec.weights.packaged else with_synthetic_weights(spec)
@@ -181,8 +284,8 @@ def test_a_graph_gives_what_the_network_gives(name: str) -> None:
         picture = frame(i, 640, 480)
         found, expected = engine.infer([picture])[0].values, plain.infer([picture])[0].values
         np.testing.assert_array_equal(found, expected)
-    assert engine.eager().held_graphs == 1
-    assert plain.eager().held_graphs == 0
+    assert engine.eager().graphs == 1
+    assert plain.eager().graphs == 0
     assert not engine.counters
     engine.close()
     plain.close()
@@ -204,7 +307,7 @@ def test_a_stream_of_a_video_model_is_the_same_with_graphs() -> None:
         picture = frame(i % 5, 160, 128)
         found, expected = (stepper.infer(replace(picture, index=i, pts=i)).values for stepper in steppers)
         np.testing.assert_allclose(found, expected, atol=2e-2 * expected.std())
-    assert engine.eager().held_graphs >= 1
+    assert engine.eager().graphs >= 1
     assert not engine.counters
     engine.close()
     plain.close()

@@ -35,7 +35,7 @@ QUICK = {("video_depth_anything_vits", 0), ("video_depth_anything_vits", 7)}
 
 def marks(mode: str) -> Any:
     """Every run has the windows of one clip; its stream is slow."""
-    return [] if mode == "window" else pytest.mark.slow
+    return [] if mode == "offline" else pytest.mark.slow
 
 
 def cases(mode: str) -> list[Any]:

@@ -15,6 +15,7 @@ from stream.infer.backends import Backend
 from stream.infer.backends.cache import ModelCache
 from stream.infer.backends.eager import Eager, placed
 from stream.infer.backends.exported import Exported, Runtime
+from stream.infer.backends.graphs import CudaRecorder
 from stream.models import registry
 from stream.models.registry import LoadedModel
 from stream.models.spec import ModelSpec
@@ -118,7 +119,7 @@ def eager(options: BackendOptions) -> Eager:
     precision = "fp32" if options.precision == "int8" else options.precision
     network = placed(options.model.network, spec, device, precision)
     has_graphs = device.type == "cuda" and spec.name in registry.names()
-    return Eager(network, precision, batch=options.batch, has_graphs=has_graphs)
+    return Eager(network, precision, batch=options.batch, record=CudaRecorder() if has_graphs else None)
 
 
 def candidates(options: BackendOptions) -> list[str]:

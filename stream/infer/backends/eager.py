@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stream.errors import ModelError
-from stream.infer.backends.graphs import CudaRecorder, Graphs
+from stream.infer.backends.graphs import Graphs, Recorder
 from stream.infer.device import DTYPES
 from stream.models.spec import ModelSpec
 from stream.models.temporal import Features, Past, Run, TemporalNetwork, directly
@@ -51,22 +51,26 @@ class Eager:
         network: see `placed`.
         precision: the one that it was placed in.
         batch: see `Backend`.
-        has_graphs: on CUDA, what it does is replayed as CUDA graphs. The network must be a function of its inputs.
+        record: what the network does is recorded so, and replayed; it must be a function of its inputs.
     """
 
     name = "torch"
     memory_format = torch.channels_last
 
-    def __init__(self, network: nn.Module, precision: str, *, batch: int, has_graphs: bool = False) -> None:
+    def __init__(self, network: nn.Module, precision: str, *, batch: int, record: Recorder | None = None) -> None:
         self.network, self.dtype, self.batch = network, DTYPES[precision], batch
         self.notes: list[str] = []
         self.counters: Counter[str] = Counter()
-        self._graphs = Graphs(CudaRecorder(), self.notes, self.counters) if has_graphs else None
+        self._graphs = None if record is None else Graphs(record, self.notes, self.counters)
 
     @property
-    def held_graphs(self) -> int:
-        """CUDA graphs that replace the network's own calls."""
+    def graphs(self) -> int:
+        """How many recordings replace calls of the network."""
         return 0 if self._graphs is None else len(self._graphs.held)
+
+    def give_back(self) -> bool:
+        """Drop the recordings, because their memory is needed; False if there are none."""
+        return self._graphs is not None and self._graphs.give_back()
 
     @property
     def temporal(self) -> TemporalNetwork:
@@ -78,9 +82,9 @@ class Eager:
 
     def __call__(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
         """See `Backend`."""
-        if self._graphs is not None:
-            return self._graphs.run(self._forward, x, fixed=aspect)
-        return self._forward(x, *aspect)
+        output: Tensor | tuple[Tensor, ...]
+        output = self.network(x, *aspect) if self._graphs is None else self._graphs.run(self.network, x, fixed=aspect)
+        return output
 
     def features(self, x: Tensor) -> list[Features]:
         """See `TemporalNetwork`."""
@@ -89,10 +93,6 @@ class Eager:
     def step(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         """See `TemporalNetwork`."""
         return self.temporal.step(x, past, self._run)
-
-    def _forward(self, x: Tensor, *aspect: float) -> Tensor | tuple[Tensor, ...]:
-        output: Tensor | tuple[Tensor, ...] = self.network(x, *aspect)
-        return output
 
     @property
     def _run(self) -> Run:

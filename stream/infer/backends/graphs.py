@@ -1,10 +1,11 @@
 """CUDA graphs: what a network does with inputs of the same shape is recorded once and then replayed at one command.
 
-Launching hundreds of kernels one by one takes Python longer than a fast GPU takes to run them: on an H200 in fp16,
-`depth_anything_v2_vits` took 5.7 ms a frame and 1.8 ms as a graph, `starter` 3.8 and 0.66.
+Launching hundreds of kernels one by one takes Python longer than a fast GPU takes to run them: on an H200 in fp16, a
+frame of `depth_anything_v2_vits` took 7.1 ms and 2.1 as a graph, of `starter` 3.6 and 0.82 (docs/speed.md).
 Invariant: a call returns what it would without a graph, in memory of its own.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor
 
 from stream.models.layers import tables_kept
-from stream.models.memory import is_out_of_memory
+from stream.models.memory import is_out_of_memory, release_cached
 
 MOST_GRAPHS = 4
 """Each one keeps the memory of all intermediate results on the device, or shares it with the others."""
 WARM_UP = 3
-"""Calls before a recording: libraries choose kernels and take memory in the first ones, and a size that never comes
-again, as in a folder of photos, is not worth recording."""
+"""Calls before the first replay: libraries choose kernels and take memory in the first ones, and a size that never
+comes again, as in a folder of photos, is not worth recording."""
+_ROUNDING = 0.01
+"""Largest difference in standard deviations of an output; the same kernels give the same numbers."""
 UNUSED_CALLS = 64
 """Calls after which a graph that none of them used makes room for another, as when `--target-fps` has changed the size.
 Sizes that take turns are used more often than that; those beyond the fourth run without a graph then."""
@@ -33,6 +36,10 @@ Recorder = Callable[[Callable[[], Tensors]], tuple[Tensors, Callable[[], None]]]
 """Records the work that it is given; returns the work's tensors, and what fills them again."""
 
 
+_recording = threading.Lock()
+"""A recording synchronises the device first, which another one on the same device does not survive."""
+
+
 class CudaRecorder:
     """Records graphs of the current stream, which must not be the default one."""
 
@@ -40,14 +47,14 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
-        """See `Recorder`. Other threads may go on with other work on the device meanwhile.
+        """See `Recorder`. Other threads may launch kernels, copy and take memory on the device meanwhile.
 
         Raises:
             RuntimeError: it cannot be recorded: it waits for the device, or has no memory.
         """
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
-        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+        with _recording, torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
             outputs = work()
         return outputs, graph.replay
 
@@ -81,6 +88,7 @@ class Graphs:
         self._record, self._notes, self._counters = record, notes, counters
         self._graphs: dict[Hashable, Graph] = {}
         self._calls: Counter[Hashable] = Counter()
+        self._refused: set[Hashable] = set()
         self._call = 0
         self._is_off = False
 
@@ -99,45 +107,39 @@ class Graphs:
             return function(*inputs, *fixed)
         key = (function, fixed, *((x.shape, x.dtype, x.stride()) for x in inputs))
         self._call += 1
-        graph = self._graphs.get(key) or self._recorded(key, function, inputs, fixed)
-        if graph is None:
-            return self._directly(function, inputs, fixed)
+        graph = self._graphs.get(key)
+        if graph is not None:
+            return self._replayed(graph, inputs)  # type: ignore[return-value]
+        # Also before a recording: tables for this size, which the network keeps, must not be computed by a graph.
+        outputs = function(*inputs, *fixed)
+        if self._is_due(key):
+            self._add(key, lambda *given: function(*given, *fixed), inputs, outputs)
+        return outputs
+
+    def give_back(self) -> bool:
+        """Drop all graphs, and make no more, because their memory is needed; False if there is none."""
+        if not self._graphs:
+            return False
+        self._graphs.clear()
+        self._is_off = True
+        release_cached()
+        self._fail("their memory is needed")
+        return True
+
+    def _replayed(self, graph: Graph, inputs: tuple[Tensor, ...]) -> Tensors:
         graph.used = self._call
         torch._foreach_copy_(graph.inputs, inputs)  # at once: a frame of a video model brings 250 tensors
         graph.replay()
-        if isinstance(graph.outputs, Tensor):
-            return graph.outputs.clone()  # type: ignore[return-value]
-        return tuple(x.clone() for x in graph.outputs)  # type: ignore[return-value]
+        found = graph.outputs
+        return found.clone() if isinstance(found, Tensor) else tuple(x.clone() for x in found)
 
-    def _recorded(
-        self,
-        key: Hashable,
-        function: Callable[..., Outputs],
-        inputs: tuple[Tensor, ...],
-        fixed: tuple[Hashable, ...],
-    ) -> Graph | None:
-        """A new graph, or None if it is too early, or there are enough, or it is impossible."""
+    def _is_due(self, key: Hashable) -> bool:
+        """Whether it is time for a graph, and there is room."""
         if key not in self._calls and len(self._calls) >= _MOST_COUNTED:
             self._calls.clear()
         self._calls[key] += 1
-        if self._calls[key] <= WARM_UP or not self._has_room():
-            return None
-        try:
-            ours = tuple(x.clone() for x in inputs)
-            with tables_kept() as tables:
-                outputs, replay = self._record(lambda: function(*ours, *fixed))
-        except RuntimeError as error:
-            self._is_off = True
-            self._counters["graph_failures"] += 1
-            why = "no memory" if is_out_of_memory(error) else str(error).strip().splitlines()[0]
-            self._notes.append(f"no CUDA graph of the network could be made, which only costs speed: {why}")
-        if self._is_off:
-            self._drop()
-            return None
-        graph = self._graphs[key] = Graph(replay=replay, inputs=ours, outputs=outputs, tables=tuple(tables))
-        return graph
-
-    def _has_room(self) -> bool:
+        if self._calls[key] < WARM_UP or key in self._refused:
+            return False
         if len(self._graphs) < MOST_GRAPHS:
             return True
         oldest = min(self._graphs, key=lambda key: self._graphs[key].used)
@@ -146,22 +148,37 @@ class Graphs:
         del self._graphs[oldest], self._calls[oldest]
         return True
 
-    def _directly(
-        self, function: Callable[..., Outputs], inputs: tuple[Tensor, ...], fixed: tuple[Hashable, ...]
-    ) -> Outputs:
+    def _add(self, key: Hashable, work: Callable[..., Tensors], inputs: tuple[Tensor, ...], outputs: Tensors) -> None:
+        """Record `work`, unless that is impossible or gives something else than `outputs`."""
         try:
-            return function(*inputs, *fixed)
+            ours = tuple(x.clone() for x in inputs)
+            with tables_kept() as tables:
+                recorded, replay = self._record(lambda: work(*ours))
+            graph = Graph(replay=replay, inputs=ours, outputs=recorded, tables=tuple(tables), used=self._call)
+            if not agree(self._replayed(graph, inputs), outputs):
+                raise RuntimeError("a replay gave other numbers")
         except RuntimeError as error:
-            if not is_out_of_memory(error) or not self._graphs:
-                raise
-        # Outside the `except`, which keeps the tensors of the attempt alive.
-        self._is_off = True
-        self._notes.append("the memory of CUDA graphs is needed for the network itself, which is slower without them")
-        self._counters["graph_failures"] += 1
-        self._drop()
-        return function(*inputs, *fixed)
+            self._refused.add(key)
+            self._fail("no memory" if is_out_of_memory(error) else str(error).strip().splitlines()[0])
+        else:
+            self._graphs[key] = graph
 
-    def _drop(self) -> None:
-        self._graphs.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _fail(self, why: str) -> None:
+        self._counters["graph_failures"] += 1
+        text = f"the network runs without CUDA graphs, which only costs speed: {why}"
+        if text not in self._notes:
+            self._notes.append(text)
+
+
+def agree(found: Tensors, expected: Tensors) -> bool:
+    """Whether the outputs of the same work are the same but for rounding."""
+    for one, other in zip(_as_tuple(found), _as_tuple(expected), strict=True):
+        a, b = one.float(), other.float()
+        spread = float(b.nan_to_num(0, 0, 0).std(correction=0))
+        if not torch.allclose(a, b, rtol=0, atol=_ROUNDING * spread, equal_nan=True):
+            return False
+    return True
+
+
+def _as_tuple(found: Tensors) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else found
