@@ -5,11 +5,9 @@ Invariant: a file under its final name is complete.
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -81,7 +79,7 @@ def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
                 if time.time() - path.lstat().st_mtime > _ABANDONED_S and not stat.S_ISDIR(path.lstat().st_mode):
                     path.unlink()
                     continue
-            path = path.with_name(f"{path.name.removesuffix('.partial')[:50]}.{secrets.token_hex(4)}.partial")
+            path = path.with_name(f"{path.name.removesuffix('.partial')[:50]}.{os.urandom(4).hex()}.partial")
 
 
 def _write(file: BinaryIO, content: bytes | WriteContent) -> None:
@@ -170,6 +168,8 @@ def fitted_stem(stem: str, suffix: str) -> str:
     room = MAX_NAME_BYTES - len(os.fsencode(suffix))
     if len(os.fsencode(stem)) <= room:
         return stem
+    import hashlib  # 7 ms, which `depthstream --help` need not wait for
+
     mark = "~" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
     cut = stem[: room - len(mark)]  # a character takes a byte or more
     while len(os.fsencode(cut)) > room - len(mark):
