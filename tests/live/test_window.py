@@ -240,31 +240,42 @@ def test_real_window_shows_and_stops(display: str, how: str) -> None:
         pytest.importorskip("Xlib", reason="needs python-xlib")
     from Xlib.display import Display
 
-    command = [sys.executable, "-c", PREVIEW, str(REPOSITORY)]
-    with (
-        subprocess.Popen(
-            command,
-            env={**os.environ, "DISPLAY": display},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as child,
-        contextlib.closing(Display(display)) as x,
-    ):
-        try:
+    for attempt in range(ATTEMPTS):
+        with contextlib.closing(Display(display)) as x, preview(display) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
             window = find_window(x)
             expected = (250, 120, 10)
-            give_up_s, seen = time.monotonic() + 20, colour_on_screen(x, window)
+            give_up_s, seen = time.monotonic() + 10, colour_on_screen(x, window)
             while seen != expected and time.monotonic() < give_up_s:
                 seen = colour_on_screen(x, window)
+            if seen == (0, 0, 0) and attempt + 1 < ATTEMPTS:
+                continue
             assert seen == expected, "the picture was never painted"
             stop(x, window, how)
-            out, err = child.communicate(timeout=30)
+            assert (*child.communicate(timeout=30), child.returncode) == ("stopped\n", "", 0)
+            return
+
+
+ATTEMPTS = 4
+"""On a machine whose cores are all busy, one in ten of OpenCV's windows stays black on a virtual screen, whatever is
+done to it; without anything of this program's as well."""
+
+
+@contextlib.contextmanager
+def preview(display: str) -> Iterator["subprocess.Popen[str]"]:
+    """The program above, ended at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PREVIEW, str(REPOSITORY)],
+        env={**os.environ, "DISPLAY": display},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        try:
+            yield child
         finally:
             child.kill()
-    assert (out, err, child.returncode) == ("stopped\n", "", 0)
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no X server")
