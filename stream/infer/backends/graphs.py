@@ -1,7 +1,7 @@
 """CUDA graphs: what a network does with inputs of the same shape is recorded once and then replayed at one command.
 
 Launching hundreds of kernels one by one takes Python longer than a fast GPU takes to run them: on an H200 in fp16, a
-frame of `depth_anything_v2_vits` took 7.1 ms and 2.1 as a graph, of `starter` 3.6 and 0.82 (docs/speed.md).
+frame of `depth_anything_v2_vits` took 7.1 ms and 2.1 as a graph (docs/speed.md).
 Invariant: a call returns what it would without a graph, in memory of its own.
 """
 
