@@ -22,6 +22,8 @@ _FRAGMENT_US = 1_000_000
 """What a killed process loses at most, besides the encoder's delay: about 40 frames with libx264, none if live."""
 _WITH_LOW_LATENCY = ("libx264", "libx265")
 _MAX_TIMESCALE = 2**31 - 1  # 32 bits in MP4, and FFmpeg's option is a signed int
+_SLICES = 2
+"""Threads of an encoder that cuts each picture into as many slices."""
 DEFAULT_RATE = Fraction(30)
 """For the encoder's rate control alone, if the source has no rate."""
 
@@ -87,7 +89,8 @@ def add_video_stream(
     # Frame threads run in parallel to the rest of the pipeline. Slice threads, PyAV's default, do not, and they make
     # the file larger; but they add no delay. FFV1 has none but slices.
     has_slices = is_live or encoding.codec == "ffv1"
-    context.thread_count, context.thread_type = encoder_threads(), "SLICE" if has_slices else "FRAME"
+    context.thread_type = "SLICE" if has_slices else "FRAME"
+    context.thread_count = _SLICES if has_slices else encoder_threads()
     tag_video_stream(stream, encoding, converter)
     return stream
 

@@ -143,6 +143,22 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once() -> None:
     assert note.endswith("which only costs speed: operation not permitted when stream is capturing")
 
 
+def test_a_network_that_fails_in_every_size_is_tried_no_more() -> None:
+    tries = 0
+
+    def refuse(_work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
+        nonlocal tries
+        tries += 1
+        raise RuntimeError("no")
+
+    made, notes, _ = graphs(refuse)
+    for size in range(1, 3 * MOST_GRAPHS):
+        for _ in range(WARM_UP + 1):
+            made.run(doubled, torch.zeros(size))
+    assert tries == MOST_GRAPHS
+    assert len(notes) == 1
+
+
 def test_a_replay_that_gives_other_numbers_is_never_used() -> None:
     """As one would of a network whose result depends on more than its input."""
     calls = 0

@@ -159,6 +159,7 @@ class Graphs:
                 raise RuntimeError("a replay gave other numbers")
         except RuntimeError as error:
             self._refused.add(key)
+            self._is_off = len(self._refused) >= MOST_GRAPHS and not self._graphs  # it would fail for any size
             self._fail("no memory" if is_out_of_memory(error) else str(error).strip().splitlines()[0])
         else:
             self._graphs[key] = graph
