@@ -21,8 +21,8 @@ TOO_SLOW, HEADROOM = 1.05, 0.75
 """Fractions of the time available for a frame. Step down if a frame takes more than `TOO_SLOW` of it; step up if the
 next step should take at most `HEADROOM` of it."""
 RETRY_DISCOUNT = 0.5
-"""When a step's back-off ends, its recorded time is multiplied by this so that it may be tried again; a step that was
-far too slow still fails the check."""
+"""Whenever a step's back-off ends, the recorded times of it and of those above are multiplied by this so that it may be
+tried again; one that was far too slow has to wait for several."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 10.0, 320.0
 
 
@@ -116,6 +116,8 @@ class QualityControl:
 
     def _lower(self) -> int:
         """The best lower step that should reach the rate, else the lowest; starts the current step's back-off."""
+        if self.at == 0:  # slow as it is, it says nothing new about those above
+            return 0
         backoff_s = self._backoff_s[self.at] = min(MAX_BACKOFF_S, 2 * self._backoff_s.get(self.at, FIRST_BACKOFF_S / 2))
         for step in range(self.at, len(self.ladder)):
             self._not_before_s[step] = self._clock() + backoff_s
@@ -127,15 +129,21 @@ class QualityControl:
 
     def _higher(self) -> int:
         """The next step if it should be fast enough and its back-off is over, otherwise the current one."""
-        above = self.at + 1
-        if above == len(self.ladder) or self._clock() < self._not_before_s.get(above, -math.inf):
+        above, now = self.at + 1, self._clock()
+        if above == len(self.ladder) or now < self._not_before_s.get(above, -math.inf):
             return self.at
-        if above in self._not_before_s:  # its back-off is over: the machine may be less busy now
-            if above in self._mean_s:
-                self._mean_s[above] *= RETRY_DISCOUNT
-            del self._not_before_s[above]
+        waited = [step for step, until in self._not_before_s.items() if step >= above and until <= now]
+        if waited:  # the machine may be less busy now
+            for step in self._mean_s:
+                if step >= above:
+                    self._mean_s[step] *= RETRY_DISCOUNT
         seconds = self.predicted_s(above)
-        return above if seconds is None or seconds <= HEADROOM * self._allowed_s else self.at
+        if seconds is None or seconds <= HEADROOM * self._allowed_s:
+            self._not_before_s.pop(above, None)
+            return above
+        for step in waited:
+            self._not_before_s[step] = now + self._backoff_s.get(step, FIRST_BACKOFF_S)
+        return self.at
 
     def _go(self, step: int) -> bool:
         if step == self.at:

@@ -12,6 +12,7 @@ from stream.models import catalog
 from stream.models.registry import find
 
 STARTER = catalog.STARTER.input
+OWN = STARTER.size_hw[0]
 SWIN = find("dpt_swin2_tiny_256").input
 
 
@@ -24,7 +25,7 @@ class Machine:
     ) -> None:  # fmt: skip
         self.now, self.cost_s, self.chance, self.noise = 0.0, cost_s, Random(5), noise
         self.ladder = ladder or steps([STARTER])
-        begin = self.ladder.index(next(s for s in self.ladder if s.input_size == 192)) if start is None else start
+        begin = self.ladder.index(next(s for s in self.ladder if s.input_size == OWN)) if start is None else start
         self.control = QualityControl(self.ladder, target_fps, start=begin, clock=lambda: self.now)
         self.history: list[tuple[float, int]] = []
 
@@ -40,8 +41,8 @@ class Machine:
         return used
 
 
-def by_pixels(seconds_at_192: float) -> Callable[[Step, float], float]:
-    return lambda step, _now: seconds_at_192 * step.pixels / 192**2
+def by_pixels(seconds_at_own: float) -> Callable[[Step, float], float]:
+    return lambda step, _now: seconds_at_own * step.pixels / OWN**2
 
 
 def best(machine: Machine, target_fps: float) -> int:
@@ -79,9 +80,10 @@ def test_the_choice_settles() -> None:
     assert max(gaps[-4:]) > 4 * max(gaps[:3])
 
 
-def test_it_goes_down_at_once_and_up_again_when_the_machine_is_free() -> None:
+@pytest.mark.parametrize("times", [2, 3, 4, 8, 16])
+def test_it_goes_down_at_once_and_up_again_when_the_machine_is_free(times: int) -> None:
     def busy(step: Step, now: float) -> float:
-        return by_pixels(0.035)(step, now) * (4 if 60 <= now < 120 else 1)
+        return by_pixels(0.035)(step, now) * (times if 60 <= now < 120 else 1)
 
     machine = Machine(busy, 20)
     before = machine.run(60)[-1]
@@ -98,7 +100,7 @@ def test_the_better_model_is_used_where_the_machine_can() -> None:
     assert [step.model for step in ladder] == [1] * len(sizes(STARTER)) + [0] * len(sizes(big))
 
     def cost(speed: float) -> Callable[[Step, float], float]:
-        return lambda step, _now: step.pixels / 192**2 * (0.02 if step.model else 0.06) / speed
+        return lambda step, _now: step.pixels / OWN**2 * (0.02 if step.model else 0.06) / speed
 
     for speed, model in ((0.5, 1), (40, 0)):
         machine = Machine(cost(speed), 20, ladder=ladder, start=3)
