@@ -1,9 +1,10 @@
 """Packs the assets for a machine that is lent for minutes: half-precision meshes, WebP textures, RGBE panoramas.
 
-    python scripts/starter/bundle.py --work FOLDER --to BUNDLE [--real FOLDER]   # here
-    python scripts/starter/bundle.py --work FOLDER --from BUNDLE                 # there: makes assets.pickle again
+    python scripts/starter/bundle.py --work FOLDER --to BUNDLE [--real FOLDER] [--photos FOLDER]   # here
+    python scripts/starter/bundle.py --work FOLDER --from BUNDLE   # there: makes assets.pickle again
 
-`--real` is a folder of measured pictures (index.json, NAME.jpg, NAME.png), copied whole. Heavy models are left out.
+`--real` is a folder of measured pictures (index.json, NAME.jpg, NAME.png), copied whole. `--photos` are photographs
+(*.jpg) without depth. Heavy models are left out.
 """
 
 import argparse
@@ -23,7 +24,7 @@ MOST_TRIANGLES = 7_000
 """Of a model; people and vehicles, of which there are few, may have `MOST_OF_FEW`."""
 MOST_OF_FEW = 14_000
 FEW = ("Characters", "Vehicles")
-WEBP_QUALITY = 75
+WEBP_QUALITY, PHOTO_QUALITY = 65, 70
 
 
 def packed(assets: Assets) -> dict[str, Any]:
@@ -39,16 +40,23 @@ def packed(assets: Assets) -> dict[str, Any]:
             different, index = np.unique(rows.astype(np.float16), axis=0, return_inverse=True)
             steps = np.diff(index.ravel(), prepend=0).astype(np.int32)
             meshes.append((different.T.copy(), steps))
+    textures = {key: picture[..., [2, 1, 0, 3]] for key, picture in assets.textures.items() if key in used}
     return {
         "models": [replace(m, parts=[replace(p, vertices=None) for p in m.parts]) for m in kept],
         "meshes": meshes,
-        "textures": {k: _encoded(".webp", t[..., [2, 1, 0, 3]]) for k, t in assets.textures.items() if k in used},
-        "panoramas": {key: _encoded(".hdr", picture[..., ::-1]) for key, picture in assets.panoramas.items()},
+        "textures": {key: _encoded(".webp", picture, WEBP_QUALITY) for key, picture in textures.items()},
+        "panoramas": {key: _encoded(".hdr", _rounded(picture[..., ::-1])) for key, picture in assets.panoramas.items()},
     }
 
 
-def _encoded(suffix: str, picture: Any) -> bytes:
-    options = [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY] if suffix == ".webp" else []
+def _rounded(picture: Any) -> Any:
+    """To 64 levels of the brightest channel's power of two, which compress better than 256."""
+    _, exponent = np.frexp(picture.max(-1, keepdims=True))
+    return np.ldexp(np.round(np.ldexp(picture, 6 - exponent)), exponent - 6).astype(np.float32)
+
+
+def _encoded(suffix: str, picture: Any, quality: int | None = None) -> bytes:
+    options = [cv2.IMWRITE_WEBP_QUALITY, quality] if quality else []
     made, code = cv2.imencode(suffix, np.ascontiguousarray(picture), options)
     if not made:
         raise SystemExit(f"a texture of {picture.shape} cannot be encoded as {suffix}")
@@ -88,6 +96,7 @@ def main() -> None:
     way.add_argument("--to", type=Path, help="folder to write the packed assets to")
     way.add_argument("--from", type=Path, dest="source", help="folder of packed assets")
     parser.add_argument("--real", type=Path, help="with --to: measured pictures to take along")
+    parser.add_argument("--photos", type=Path, help="with --to: photographs to take along")
     options = parser.parse_args()
     if options.source:
         with lzma.open(options.source / "assets.xz") as file:  # a pickle: only from a folder of one's own
@@ -98,6 +107,11 @@ def main() -> None:
         pickle.dump(packed(store.load(options.work)), file, protocol=5)
     if options.real:
         shutil.copytree(options.real, options.to / "real", dirs_exist_ok=True)
+    if options.photos:
+        (options.to / "photos").mkdir(exist_ok=True)
+        for path in sorted(options.photos.glob("*.jpg")):
+            code = _encoded(".webp", cv2.imread(str(path)), PHOTO_QUALITY)
+            (options.to / "photos" / f"{path.stem}.webp").write_bytes(code)
     size = sum(path.stat().st_size for path in options.to.rglob("*") if path.is_file())
     print(f"{options.to}: {size / 2**20:.1f} MiB")
 

@@ -6,10 +6,17 @@ Starts from stream/data/starter.safetensors. Worker processes render into a temp
 the trainer takes finished shards into the device's memory and trains on what is there, so neither waits for the other.
 The schedule follows the clock: the run ends, with its weights written, after `--seconds`. Writes to OUT: averaged
 weights (fp16) now and then, log.jsonl, and held-out.npz to choose among them. Needs torch, numpy, OpenCV, safetensors
-and moderngl. Without a GPU it does the same slowly: give small numbers.
+and moderngl. Without a GPU it does the same slowly, with kernels.py: give small numbers.
+
+    python scripts/starter/device.py --bundle BUNDLE --work FOLDER --out OUT --seconds 3000 --batch 12 \\
+        --renders FOLDER --teacher A.safetensors B.safetensors --mix 0.2 0.4 1 1
+
+`--renders` takes pictures that were rendered before. `--teacher`: the photographs' depth is guessed once, by these
+weights together, at several sizes and mirrored, which is better than any of them at one size; the student learns it.
 """
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
@@ -17,7 +24,8 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, astuple, dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,8 +34,8 @@ import cv2
 import numpy as np
 import torch
 from assets import load
-from device_data import Pool, crop, disturb, moved, read_real
-from losses import depth_loss, unsteadiness
+from device_data import Pool, crop, disturb, moved, read_photos, read_real
+from losses import depth_loss, normalised, unsteadiness
 from metrics import Score, mean, score
 from render import render_shard
 from safetensors.torch import load_file, save_file
@@ -38,6 +46,7 @@ from world import Stock
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from stream.models.layers import SameConv2d, fold_for_inference, same_padding  # noqa: E402
 from stream.models.starter import Starter  # noqa: E402
 
 HELD_OUT = 100
@@ -63,16 +72,36 @@ LEFT_OUT = frozenset(
 )
 """Scenes of measured pictures that are never trained on: of every kind; of the streets, one of two drives."""
 MEAN, STD = 127 / 255, 128 / 255
-SIZES = [*[(192, 256)] * 6, *[(256, 192)] * 2, (192, 320), (224, 224), (288, 384)]
-REAL_SHARE = 1 / 12
+INPUT = (288, 384)
+"""Height and width of most batches."""
+SIZES = [*[INPUT] * 6, *[(384, 288)] * 2, *[(256, 448)] * 2]
+"""Few: the first step of each takes 16 s, in which cuDNN compiles its kernels."""
+LABELLED = (0.25, 0.6)
+"""Shares of the time at which the averaged network, as its own teacher, guesses the depth of the photographs."""
+TEACHER_SIZES = ((192, 256), INPUT, (384, 512))
+FIXED_STAGES = 2
+"""On a CPU, the encoder's first stages keep their weights: their gradients took a third of a step's time."""
+FEW = 32
+"""In smaller batches norms keep their statistics."""
 RATE, ENCODER_RATE = 1.6e-3, 0.2
 STEADY_FROM = 0.5
 """The share of the time after which half of each batch are moved copies."""
 STEADINESS = 0.7
 GRADIENT, ORDINAL, OUTLINE = 1.5, 0.15, 0.5
-AVERAGE = 0.995
+AVERAGE = 0.998
 CHECKPOINTS = (0.01, 0.3, 0.6, 0.8)
 """Shares of the time at which weights are written; the first shows what the start was worth."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a batch is made of, and how much guessed depth counts. Its outlines are soft, so steps across outlines are
+    learned from renders and measured pictures alone."""
+
+    real: float = 0.1
+    photos: float = 0.125
+    weight: float = 0.5
+    gradient: float = 0.3
 
 
 def render_until(number: int, folder: Path, work: Path, size: tuple[int, int], shard: int, seconds: float) -> None:
@@ -101,22 +130,70 @@ class Renders:
 
     def collect(self) -> None:
         """Take over every finished shard."""
-        for path in sorted(self._folder.glob("[0-9]*.inverse.npy")):
-            colours = path.with_name(path.name.replace("inverse", "rgb"))
-            rgb, inverse = np.load(colours), np.load(path)
+        for path, colours in self._shards(self._folder):
+            self._add(path, colours, first=int(path.name.split(".")[0]) < SEED + 10_000)
             path.unlink()
             colours.unlink()
-            first = int(path.name.split(".")[0]) < SEED + 10_000
-            full = self._held_out.count == len(self._held_out.rgb)
-            (self._held_out if first and not full else self._training).add(rgb, inverse)
+
+    def read(self, folder: Path) -> None:
+        """Take every shard of a folder, the first ones to be held out."""
+        for path, colours in self._shards(folder):
+            self._add(path, colours, first=True)
+
+    def _shards(self, folder: Path) -> list[tuple[Path, Path]]:
+        paths = sorted(folder.glob("[0-9]*.inverse.npy"))
+        return [(path, path.with_name(path.name.replace("inverse", "rgb"))) for path in paths]
+
+    def _add(self, path: Path, colours: Path, *, first: bool) -> None:
+        full = self._held_out.count == len(self._held_out.rgb)
+        (self._held_out if first and not full else self._training).add(np.load(colours), np.load(path))
+
+
+def fill(network: Starter, weights: Path) -> Starter:
+    """Load a file of weights; returns the network."""
+    filled = network.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
+    if filled.unexpected_keys or any(not key.endswith("num_batches_tracked") for key in filled.missing_keys):
+        raise SystemExit(f"{weights}: not the network's weights: {filled}")
+    return network
+
+
+def _teacher(weights: Path) -> Starter:
+    network = fill(Starter(), weights).eval()
+    fold_for_inference(network)
+    return network
+
+
+def _pad_before(conv: SameConv2d) -> None:
+    """Pad the picture instead of the kernel: cuDNN is slow with kernels of even sides."""
+
+    def forward(x: Tensor) -> Tensor:
+        (kernel_h, kernel_w), (stride_h, stride_w) = conv.kernel_size, conv.stride
+        down = same_padding(x.shape[-2], kernel_h, stride_h)
+        across = same_padding(x.shape[-1], kernel_w, stride_w)
+        x = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
+        return F.conv2d(x, conv.weight, None, conv.stride, 0, 1, conv.groups)
+
+    conv.forward = forward  # type: ignore[method-assign]
 
 
 class Trainer:
     """The network, its average, and the optimiser."""
 
-    def __init__(self, device: torch.device, weights: Path) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, weights: Path, mix: Mix, rate: float = RATE) -> None:
+        self.device, self.mix, self.rate = device, mix, rate
         self.network = Starter().to(device, memory_format=torch.channels_last)
+        if device.type == "cpu":
+            from kernels import CompiledRelu6, use_compiled
+
+            self._faster: Any = CompiledRelu6()
+            use_compiled(self.network)
+            for module in (self.network.enc.conv_stem, self.network.enc.bn1, *self.network.enc.blocks[:FIXED_STAGES]):
+                module.requires_grad_(False)
+        else:
+            self._faster = nullcontext()
+            for module in self.network.modules():
+                if isinstance(module, SameConv2d):
+                    _pad_before(module)
         last = self.network.head[2]
 
         def exact(x: Tensor) -> Tensor:
@@ -125,30 +202,31 @@ class Trainer:
                 return F.conv2d(x.float(), last.weight, last.bias)
 
         last.forward = exact  # type: ignore[method-assign]
-        filled = self.network.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
-        if filled.unexpected_keys or any(not key.endswith("num_batches_tracked") for key in filled.missing_keys):
-            raise SystemExit(f"{weights}: not the network's weights: {filled}")
-        encoder = list(self.network.enc.parameters())
-        inner = {id(parameter) for parameter in encoder}
+        fill(self.network, weights)
+        encoder = [parameter for parameter in self.network.enc.parameters() if parameter.requires_grad]
+        inner = {id(parameter) for parameter in self.network.enc.parameters()}
         decoder = [parameter for parameter in self.network.parameters() if id(parameter) not in inner]
         groups: list[dict[str, Any]] = [{"params": decoder, "share": 1.0}, {"params": encoder, "share": ENCODER_RATE}]
-        self.optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.02, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.02, fused=True)
         self._guard = torch.amp.GradScaler(device.type, init_scale=1.0, growth_interval=10**9)  # skips steps with NaN
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.steps = self.samples = 0
 
-    def step(self, renders: Pool, real: Pool, batch: int, done: float) -> Tensor:
-        """One batch at the share `done` of the schedule; → the loss."""
+    def step(self, renders: Pool, real: Pool, photos: Pool | None, batch: int, done: float) -> Tensor:
+        """One batch at the share `done` of the schedule; → the loss. `photos`: with guessed depth."""
         steady = done > STEADY_FROM
         height, width = SIZES[int(np.random.default_rng(self.steps).integers(len(SIZES)))]
-        pictures = max(2, round(batch * 192 * 256 / (height * width) / 2) * 2)  # one size a shape, for cuDNN
+        pictures = max(4, round(batch * INPUT[0] * INPUT[1] / (height * width) / 2) * 2)  # one size a shape, for cuDNN
         batch = pictures // 2 if steady else pictures
-        from_real = max(1, round(batch * REAL_SHARE))
+        from_real = max(1, round(batch * self.mix.real))
+        guessed = round(batch * self.mix.photos) if photos else 0
         with torch.no_grad():
             parts = [
-                crop(*renders.draw(batch - from_real), height, width, 0.5),
+                crop(*renders.draw(batch - from_real - guessed), height, width, 0.5),
                 crop(*real.draw(from_real), height, width, 0.4),
             ]
+            if photos and guessed:
+                parts.append(crop(*photos.draw(guessed), height, width, 0.4))
             clean, inverse = (torch.cat(part) for part in zip(*parts, strict=True))
             rgb = disturb(clean, inverse)
             if steady:
@@ -156,11 +234,15 @@ class Trainer:
                 rgb, inverse = torch.cat([rgb, copies]), torch.cat([inverse, their_inverse])
         self._set_rate(done)
         self.network.train()
-        for module in self.network.enc.modules():
+        for module in (self.network if pictures < FEW else self.network.enc).modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eval()  # ImageNet's statistics, as ever
+                module.eval()  # the encoder keeps ImageNet's statistics, as ever
         predicted = self._predict(rgb)
-        total = depth_loss(predicted, inverse, GRADIENT, ORDINAL, OUTLINE)
+        guess = torch.arange(len(rgb), device=self.device) % batch >= batch - guessed
+        total = depth_loss(predicted[~guess], inverse[~guess], GRADIENT, ORDINAL, OUTLINE)
+        if guessed:
+            theirs = depth_loss(predicted[guess], inverse[guess], self.mix.gradient, ORDINAL, 0)
+            total = total + self.mix.weight * theirs
         if steady:
             total = total + STEADINESS * unsteadiness(predicted[:batch], predicted[batch:], grid)
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,12 +258,12 @@ class Trainer:
 
     def _predict(self, rgb: Tensor) -> Tensor:
         x = ((rgb - MEAN) / STD).to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self._faster, torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             out = self.network(x)
         return out.float()
 
     def _set_rate(self, done: float) -> None:
-        rate = RATE * min(1.0, (self.steps + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2)
+        rate = self.rate * min(1.0, (self.steps + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
 
@@ -207,15 +289,34 @@ class Trainer:
 
 
 @torch.inference_mode()
+def guess_depth(networks: list[Starter], photos: Pool) -> None:
+    """Fill the pool's inverse depth, 0 to 1, with the networks' mean guess at several sizes, mirrored or not."""
+    with torch.backends.cudnn.flags(enabled=False):  # compiles nothing for sizes that are seen once
+        for start in range(0, photos.count, 32):
+            rows = slice(start, min(start + 32, photos.count))
+            total = torch.zeros_like(photos.inverse[rows], dtype=torch.float32)
+            for size in TEACHER_SIZES:
+                small = F.interpolate(photos.rgb[rows].float() / 255, size, mode="bilinear", antialias=True)
+                for network, mirrored in itertools.product(networks, (False, True)):
+                    x = (small.flip(-1) if mirrored else small).sub(MEAN).div(STD)
+                    y = network(x.to(memory_format=torch.channels_last))
+                    y = F.interpolate((y.flip(-1) if mirrored else y)[:, None], total.shape[1:], mode="bilinear")
+                    total += normalised(y[:, 0], torch.ones_like(total, dtype=torch.bool))
+            low, high = total.amin((1, 2), keepdim=True), total.amax((1, 2), keepdim=True)
+            photos.inverse[rows] = (total - low) / (high - low).clamp(min=1e-6)
+
+
+@torch.inference_mode()
 def evaluate(network: Starter, pool: Pool, most: int, *, affine: bool) -> tuple[Score, float]:
-    """Mean score of the first `most` pictures at 256×192, and the mean unsteadiness; `affine`: no unit."""
+    """Mean score of the first `most` pictures at `INPUT`, and the mean unsteadiness; `affine`: no unit."""
     found, trembling = [], []
     for index in range(min(most, pool.count)):
         rgb, inverse = pool.rgb[index : index + 1].float() / 255, pool.inverse[index].float().cpu().numpy()
-        small = F.interpolate(rgb, (192, 256), mode="bilinear", antialias=True, align_corners=False)
+        small = F.interpolate(rgb, INPUT, mode="bilinear", antialias=True, align_corners=False)
         torch.manual_seed(index)
         copy, _, grid = moved(small, torch.zeros_like(small[:, 0]))
-        still, other = network((small - MEAN) / STD), network((copy - MEAN) / STD)
+        with torch.backends.cudnn.flags(enabled=False):  # compiles nothing for a batch of one
+            still, other = network((small - MEAN) / STD), network((copy - MEAN) / STD)
         trembling.append(float(unsteadiness(still, other, grid)))
         truth = inverse if affine else np.clip(inverse, 1 / 80, None)
         full = cv2.resize(still[0].float().cpu().numpy(), truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -223,10 +324,11 @@ def evaluate(network: Starter, pool: Pool, most: int, *, affine: bool) -> tuple[
     return mean(found), float(np.mean(trembling))
 
 
-def keep_held_out(pool: Pool, path: Path) -> None:
-    """Write the held-out renders at 256×192, to choose among the weights elsewhere."""
-    rgb = F.interpolate(pool.rgb[: pool.count].float(), (192, 256), mode="area").round().to(torch.uint8)
-    inverse = F.interpolate(pool.inverse[: pool.count, None].float(), (192, 256), mode="nearest-exact")[:, 0]
+def keep_held_out(pool: Pool, path: Path, most: int) -> None:
+    """Write the first held-out renders at `INPUT`, to choose among the weights elsewhere."""
+    rows = slice(0, min(most, pool.count))
+    rgb = F.interpolate(pool.rgb[rows].float(), INPUT, mode="area").round().to(torch.uint8)
+    inverse = F.interpolate(pool.inverse[rows, None].float(), INPUT, mode="nearest-exact")[:, 0]
     np.savez_compressed(path, rgb=rgb.permute(0, 2, 3, 1).cpu().numpy(), inverse=inverse.half().cpu().numpy())
 
 
@@ -235,11 +337,17 @@ def train(options: argparse.Namespace, folder: Path, started: float) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = False  # trying took half a minute for each size of a step
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.manual_seed(SEED)
+    torch.manual_seed(options.seed)
     width, height = options.size
     renders, held_out = Pool.empty(options.most, height, width, device), Pool.empty(HELD_OUT, height, width, device)
     real, left_out = read_real(options.bundle / "real", LEFT_OUT, device)
-    store, trainer = Renders(folder, renders, held_out), Trainer(device, options.weights)
+    photos = read_photos(options.bundle / "photos", device) if (options.bundle / "photos").is_dir() else None
+    store = Renders(folder, renders, held_out)
+    trainer = Trainer(device, options.weights, Mix(*options.mix), options.rate)
+    if options.renders:
+        store.read(options.renders)
+    if photos and options.teacher:
+        guess_depth([_teacher(file).to(device) for file in options.teacher], photos)
     while renders.count < options.least or not held_out.count:
         if time.monotonic() - started > options.seconds / 2:
             raise SystemExit(f"only {renders.count} renders in half of the time: see the workers' output")
@@ -247,10 +355,14 @@ def train(options: argparse.Namespace, folder: Path, started: float) -> None:
         store.collect()
     begun, ends = time.monotonic(), started + options.seconds
     print(f"{renders.count} renders after {begun - started:.0f} s; training on {device}", flush=True)
-    next_look, taken, recent, number = begun, begun, [], 0
+    next_look, taken, recent, number, labelled = begun, begun, [], 0, 0
     while (now := time.monotonic()) < ends:
         done = (now - begun) / (ends - begun)
-        recent.append(trainer.step(renders, real, options.batch, done))
+        if photos and not options.teacher and labelled < len(LABELLED) and done > LABELLED[labelled]:
+            labelled += 1
+            guess_depth([trainer.averaged()], photos)
+            print(f"{time.monotonic() - started:.0f} s: guessed {photos.count} photographs", flush=True)
+        recent.append(trainer.step(renders, real, photos if labelled or options.teacher else None, options.batch, done))
         if now - taken > 2:
             store.collect()
             taken = now
@@ -267,7 +379,7 @@ def train(options: argparse.Namespace, folder: Path, started: float) -> None:
             next_look = now + options.seconds / 25
     trainer.save(options.out / "weights-last.safetensors", {"samples": trainer.samples, "renders": renders.count})
     report(trainer, held_out, left_out, options)
-    keep_held_out(held_out, options.out / "held-out.npz")
+    keep_held_out(held_out, options.out / "held-out.npz", options.look)
 
 
 def report(trainer: Trainer, held_out: Pool, left_out: Pool, options: argparse.Namespace) -> None:
@@ -291,19 +403,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=500, help="for everything")
     parser.add_argument("--render-seconds", type=float, default=170, help="after which workers stop")
     parser.add_argument("--workers", type=int, default=14, help="processes that render")
-    parser.add_argument("--batch", type=int, default=192, help="pictures of 256×192 in a batch")
+    parser.add_argument("--batch", type=int, default=96, help="pictures of 384×288 in a batch")
     parser.add_argument("--most", type=int, default=24_000, help="renders that are kept in memory")
     parser.add_argument("--least", type=int, default=600, help="renders to begin with")
     parser.add_argument("--shard", type=int, default=40, help="renders in a file")
     parser.add_argument("--look", type=int, default=60, help="pictures of each kind in a report")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 384), help="width and height of a render")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), help="width and height of a render")
+    parser.add_argument("--renders", type=Path, help="shards that are there already; nothing is rendered")
+    parser.add_argument("--teacher", type=Path, nargs="+", default=[], help="weights that guess photographs' depth")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the training; runs of several can be averaged")
+    parser.add_argument("--rate", type=float, default=RATE, help="of learning; the encoder's is a fifth")
+    parser.add_argument("--mix", type=float, nargs=4, default=astuple(Mix()), help="see Mix")
     options = parser.parse_args()
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         workers: list[BaseProcess] = []
-        for number in range(options.workers):
+        for number in range(0 if options.renders else options.workers):
             job = (number, Path(folder), options.work, tuple(options.size), options.shard, options.render_seconds)
             workers.append(context.Process(target=render_until, args=job, daemon=True))
             workers[-1].start()

@@ -71,6 +71,26 @@ def read_real(folder: Path, left_out: frozenset[str], device: torch.device) -> t
     return pools[0], pools[1]
 
 
+def read_photos(folder: Path, device: torch.device) -> Pool:
+    """Photographs without depth: the largest 4:3 part of each, of upright ones the upper and the lower part."""
+    parts = []
+    for path in sorted(folder.iterdir()):
+        rgb = cv2.imread(str(path))
+        if rgb is None:
+            raise SystemExit(f"{path}: cannot be read")
+        height, width = rgb.shape[:2]
+        across, down = min(width, height * REAL_WIDTH // REAL_HEIGHT), min(height, width * REAL_HEIGHT // REAL_WIDTH)
+        left = (width - across) // 2
+        for top in (0, height - down) if height > width else ((height - down) // 2,):
+            part = rgb[top : top + down, left : left + across]
+            parts.append(cv2.resize(part, (REAL_WIDTH, REAL_HEIGHT), interpolation=cv2.INTER_CUBIC)[..., ::-1])
+    pool = Pool.empty(len(parts), REAL_HEIGHT, REAL_WIDTH, device)
+    for start in range(0, len(parts), 100):
+        some = np.stack(parts[start : start + 100])
+        pool.add(some, np.full(some.shape[:3], UNKNOWN, np.float16))
+    return pool
+
+
 def crop(rgb: Tensor, inverse: Tensor, height: int, width: int, least: float) -> tuple[Tensor, Tensor]:
     """A part of each picture of about the wanted aspect, at least `least` of a side; mirrored, turned a little.
 
@@ -177,7 +197,8 @@ def _filtered(x: Tensor) -> Tensor:
     kernel = torch.where(choice > 0.85, same + amount * (same - blur), kernel)
     weights = kernel[:, None].repeat_interleave(3, 0)
     flat = F.pad(x, (4, 4, 4, 4), mode="reflect").view(1, count * 3, height + 8, width + 8)
-    return F.conv2d(flat, weights, groups=count * 3).view_as(x)
+    with torch.backends.cudnn.flags(enabled=False):  # it has no fast way for as many groups
+        return F.conv2d(flat, weights, groups=count * 3).view_as(x)
 
 
 def _compressed(x: Tensor, chosen: Tensor) -> Tensor:

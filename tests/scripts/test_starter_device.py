@@ -1,5 +1,8 @@
 """Training with a GPU at hand: losses for partly known depth, samples in batches, packed assets; here on a CPU."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from tests.support.starter_scripts import needs_compiler as _paths  # noqa: F401
 
 import assets  # isort: skip
 import bundle  # isort: skip
+import device  # isort: skip
 import device_data  # isort: skip
 import losses  # isort: skip
 
@@ -85,3 +89,40 @@ def test_packed_assets_come_back() -> None:
     assert list(back.textures) == ["t"]
     assert np.abs(back.textures["t"].astype(int) - picture).max() < 8
     assert back.panoramas["p"] == pytest.approx(panorama, rel=0.02)
+
+
+def test_upright_photographs_give_two_parts_without_distortion(tmp_path: Path) -> None:
+    tall = np.zeros((160, 90, 3), np.uint8)
+    tall[:, :, 2] = np.linspace(0, 255, 160)[:, None]
+    cv2.circle(tall, (45, 34), 20, (0, 255, 0), -1)
+    cv2.imwrite(str(tmp_path / "a.png"), tall)
+    cv2.imwrite(str(tmp_path / "b.png"), tall.transpose(1, 0, 2).copy())
+    photos = device_data.read_photos(tmp_path, torch.device("cpu"))
+    assert photos.count == 3
+    upper, lower = photos.rgb[:2].float()
+    assert upper[0].mean() < lower[0].mean() - 60
+    disc = (upper[1] > 128).nonzero()
+    height, width = (disc.amax(0) - disc.amin(0) + 1).tolist()
+    assert height == pytest.approx(width, rel=0.03)
+    assert (photos.inverse == device_data.UNKNOWN).all()
+
+
+def test_the_depth_of_photographs_is_the_mean_guess_of_all_sizes_mirrored_or_not(tmp_path: Path) -> None:
+    bright = np.zeros((96, 128), np.uint8)
+    bright[:, :50] = 200
+    cv2.imwrite(str(tmp_path / "a.png"), bright)
+    photos = device_data.read_photos(tmp_path, torch.device("cpu"))
+    sizes = []
+
+    class Slanted(device.Starter):
+        """Bright is near, and so is the left of whatever it is shown."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.append(tuple(x.shape[-2:]))
+            return x.mean(1) + torch.linspace(0.4, -0.4, x.shape[-1])
+
+    device.guess_depth([Slanted()], photos)
+    assert sorted(sizes) == sorted([*device.TEACHER_SIZES, *device.TEACHER_SIZES])
+    near, far = photos.inverse[0, :, :190].float(), photos.inverse[0, :, 210:].float()
+    assert near.mean() - far.mean() > 0.7
+    assert max(near.max() - near.min(), far.max() - far.min()) < 0.15  # each slant met its mirror image
