@@ -24,7 +24,7 @@ def short(found: dict[str, Any]) -> list[str]:
     lines = [f"| | baseline, fp32 | {' | '.join(backends)} |", "|---|" + "---|" * (1 + len(backends))]
     for baseline in found["baseline"]:
         pipelines = [result for result in found["pipeline"] if result["model"] == baseline["model"]]
-        cells = [f"`{baseline['model']}`", rounded(baseline["fps"], digits=2)]
+        cells = [name(baseline), rounded(baseline["fps"], digits=2)]
         for backend in backends:
             own = (result for result in pipelines if result["backend"] == backend)
             best = max(own, key=lambda result: float(result["fps"]), default=None)
@@ -40,7 +40,7 @@ def long(found: dict[str, Any]) -> list[str]:
     for result in found["pipeline"]:
         baseline = baselines.get(result["model"])
         cells = [
-            f"`{result['model']}`",
+            name(result),
             f"{result['backend']} {result['precision']}",
             f"{1000 * result['network']['median_s']:.1f}",
             f"{1000 * result['model_cpu_s']:.1f} + {1000 * result['other_cpu_s']:.1f}",
@@ -51,6 +51,11 @@ def long(found: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def name(result: dict[str, Any]) -> str:
+    """The model, with `input`, if any: the size of the network's input then, where it is another one now."""
+    return f"`{result['model']}`" + (f" at {result['input']}" if "input" in result else "")
 
 
 def machine(found: dict[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Puts trained weights into the package: the last step.
 
     python scripts/starter/export.py --work FOLDER [--share 0.25]
-    python scripts/starter/export.py --work FOLDER --weights FILE [--before FILE --share 0.25]
+    python scripts/starter/export.py --work FOLDER --weights FILE... [--before FILE --share 0.25]
 
 After all parts of the training, these are the weights a quarter of the way from the last but one part's to the last
 part's: the last part makes depth steadier but less sharp, and interpolated weights keep the advantages of both
 (Wortsman et al. 2022, arXiv:2109.01903). Before that, the best weights so far.
-`--weights` takes a file of device.py instead; with `--before`, weights `--share` of the way from that file to it.
+`--weights` takes files of device.py instead, and their mean; with `--before`, weights `--share` of the way from that
+file to it.
 Writes stream/data/starter.safetensors (fp16, the training record in its metadata) and tests/data/starter_expected.json:
 outputs of the network as trained, batch norms included, for the test images. Prints the sha256 for the catalogue.
 """
@@ -62,12 +63,13 @@ def trained(run: Path, share: float) -> tuple[dict[str, torch.Tensor], dict[str,
     return weights, after["record"] | asdict(result) | blend
 
 
-def from_files(file: Path, before: Path | None, share: float) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The weights of device.py, blended with earlier ones if any, and how they came to be."""
-    weights = {key: value.float() for key, value in load_file(file).items()}
+def from_files(files: list[Path], before: Path | None, share: float) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The mean weights of device.py's files, blended with earlier ones if any, and how they came to be."""
+    every = [load_file(file) for file in files]
+    weights = {key: torch.stack([one[key].float() for one in every]).mean(0) for key in every[0]}
     if before:
         weights = {key: torch.lerp(old.float(), weights[key], share) for key, old in load_file(before).items()}
-    with safe_open(file, "pt") as opened:
+    with safe_open(files[0], "pt") as opened:
         known = {key: json.loads(value) for key, value in (opened.metadata() or {}).items()}
     return weights, {
         "model": "starter",
@@ -120,7 +122,7 @@ def expected(network: Starter, stored: dict[str, torch.Tensor]) -> dict[str, Any
     cases = []
     for width, height in PICTURES:
         rgb = torch.from_numpy(image(width, height)).permute(2, 0, 1)[None].float() / 255
-        k = math.sqrt(256 * 192 / (height * width))
+        k = math.sqrt(288 * 224 / (height * width))
         size = (max(32, round(height * k / 32) * 32), max(32, round(width * k / 32) * 32))
         small = F.interpolate(rgb, size=size, mode="bilinear", antialias=True, align_corners=False)
         with torch.inference_mode():
@@ -143,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything made on the way")
     parser.add_argument("--share", type=float, default=0.25, help="0: the last part but one; 1: the last part")
-    parser.add_argument("--weights", type=Path, help="a file that device.py wrote")
+    parser.add_argument("--weights", type=Path, nargs="+", help="files that device.py wrote")
     parser.add_argument("--before", type=Path, help="with --weights: an earlier file to blend it with")
     options = parser.parse_args()
     if options.weights:

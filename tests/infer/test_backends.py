@@ -284,7 +284,7 @@ def test_int8_is_calibrated_on_the_users_pictures_and_states_its_error(
     rms = np.sqrt(np.square(depth.values - wanted.values).mean()) / wanted.values.std()
     assert 1e-4 < rms < 0.1
     assert asked == 1
-    size = "256×192" if name == "starter" else "32×24"
+    size = "288×224" if name == "starter" else "32×24"
     assert any(f"openvino in int8 at {size}" in note for note in engine.notes)
 
 

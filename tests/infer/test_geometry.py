@@ -54,13 +54,13 @@ def policy(
         (policy(384, Fit.SHORTER_SIDE), {}, (1, 1), (384, 384)),
         (policy(384, Fit.SHORTER_SIDE), {}, (10, 1000), (384, 38400)),
         # starter: constant area
-        (STARTER.input, {}, (480, 640), (192, 256)),
-        (STARTER.input, {}, (517, 333), (288, 192)),
-        (STARTER.input, {}, (720, 1280), (160, 288)),
+        (STARTER.input, {}, (480, 640), (224, 288)),
+        (STARTER.input, {}, (517, 333), (320, 192)),
+        (STARTER.input, {}, (720, 1280), (192, 352)),
         (STARTER.input, {"input_size": 384}, (480, 640), (384, 512)),
-        (STARTER.input, {"square": True}, (480, 640), (192, 192)),
-        (STARTER.input, {}, (1, 1), (224, 224)),
-        (STARTER.input, {}, (1, 1000), (32, 7008)),
+        (STARTER.input, {"square": True}, (480, 640), (224, 224)),
+        (STARTER.input, {}, (1, 1), (256, 256)),
+        (STARTER.input, {}, (1, 1000), (32, 8032)),
     ],
 )
 def test_known_sizes(

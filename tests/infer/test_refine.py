@@ -256,7 +256,7 @@ def test_whatever_executes_the_network_its_map_is_refined(options: dict[str, str
 
 
 def test_a_run_and_a_loop_refine_and_the_report_says_so(tmp_path: Path) -> None:
-    rgb = two_sides(240, 320, 150)
+    rgb = two_sides(480, 640, 300)
     ((_, plain),) = stream.iter_depth(rgb)
     ((_, refined),) = stream.iter_depth(rgb, refine=True)
     assert not np.array_equal(plain.values, refined.values)

@@ -168,7 +168,7 @@ def test_a_live_run_tells_what_it_chose(
     monkeypatch.chdir(tmp_path)
     arguments = ["run", "pattern:testsrc2", "--target-fps", "1000", "-o", "out.mp4", "--max-frames", "60"]
     assert invoke([*arguments, "--report", "r.json"]) == 0
-    assert "note: --target-fps 1000: starter at inference size 192" in capsys.readouterr().err
+    assert "note: --target-fps 1000: starter at inference size 224" in capsys.readouterr().err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["counters"].get("quality_changes", 0) >= 0
     assert report["written"] > 0
