@@ -381,7 +381,7 @@ def test_a_recording_outlives_the_display(tmp_path: Path, monkeypatch: pytest.Mo
     assert report.written > 8
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert len(list(container.decode(video=0))) == report.written
-    assert 0 < report.not_shown <= report.written - 5
+    assert 0 < report.not_shown < report.written  # of the first ones the window may have skipped some, too
     assert f"preview: the display {name} was lost; the run goes on without its window" in report.notes
 
 
