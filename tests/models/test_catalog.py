@@ -4,11 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import stream
 from stream.errors import ModelError, UsageError
 from stream.models import catalog, registry
 from stream.models.layers import SameConv2d, fold_for_inference
@@ -16,7 +19,7 @@ from stream.models.spec import ModelSpec
 from stream.models.starter import Starter
 from stream.models.suggest import without_row
 from stream.models.weights.locate import find_file, sha256
-from tests.support.paths import DATA
+from tests.support.paths import DATA, REPOSITORY
 
 torch.set_num_threads(1)  # torch's threads wait for one another at every layer: slow beside other tests
 EXPECTED = json.loads((DATA / "starter_expected.json").read_text())
@@ -181,6 +184,16 @@ def test_another_weights_file_of_the_same_format_loads(tmp_path: Path, notes: li
     x = torch.zeros(1, 3, 64, 96)
     torch.testing.assert_close(retrained.network(x), usual.network(x) + 1)
     assert retrained.weights_sha256 == sha256(path) != usual.weights_sha256
+
+
+@pytest.mark.parametrize("input_size", [128, 192, 224, 288])
+def test_no_corner_of_the_builtin_models_depth_takes_the_colours_of_all_the_rest(input_size: int) -> None:
+    demo = REPOSITORY / "stream" / "data" / "demo.mp4"
+    with av.open(str(demo)) as container:
+        rgb = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    ((_, depth),) = stream.iter_depth(rgb, input_size=input_size)
+    lowest, high, highest = np.percentile(depth.values, [0, 99, 100])
+    assert highest - lowest < 1.3 * (high - lowest)
 
 
 def test_a_changed_packaged_file_is_refused() -> None:
