@@ -307,7 +307,7 @@ def test_models_that_do_not_fit_together_give_the_same(
     small_weights: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos()
-    save(Path("photos/large.png"), scene(204, 272))
+    save(Path("photos/large.png"), scene(240, 320))
     models = ["-m", "starter", "-m", f"{SMALL}={small_weights}", "-q", "--refine"]
     assert invoke(["compare", "photos", *models, "-o", "together"]) == 3
     monkeypatch.setattr(device, "host_memory_bytes", lambda: 1000)

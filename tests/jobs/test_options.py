@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -113,7 +114,8 @@ def test_the_type_checker_finds_a_typo(tmp_path: Path) -> None:
         'stream.run("a.mp4", layout="above")': 'Argument "layout" to "run" has incompatible type',
         'made: stream.Options = {"batch": 4, "backend": "tpu"}': 'TypedDict item "backend"',
     }
-    snippet = tmp_path / "snippet.py"
+    # A name for each place: mypy's cache repeats what it found in a module of this name, with the path of that time.
+    snippet = tmp_path / f"snippet_{zlib.crc32(bytes(tmp_path)):08x}.py"
     snippet.write_text("\n".join(["import pathlib, stream", *lines]) + "\n")
     command = [sys.executable, "-m", "mypy", "--no-error-summary", str(snippet)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
